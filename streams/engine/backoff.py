@@ -1,0 +1,41 @@
+"""How long to wait after which failure. Pure: randomness is injected."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .errors import Retry
+
+# First wait and longest wait of each ladder in seconds; each step doubles.
+# QUICK: a camera reboots in about a minute, and 15,000 restarts in three days (viseron PR #1461) help nobody.
+# LATER: RTSP sessions that a camera still holds time out after 60 s (RFC 2326 section 12.37).
+# SLOW: cameras lock an account after a handful of wrong passwords (home-assistant #22323).
+LADDERS = {Retry.QUICK: (1.0, 60.0), Retry.LATER: (30.0, 300.0), Retry.SLOW: (60.0, 900.0)}
+HEALTHY_S = 60.0
+
+
+@dataclass(slots=True)
+class Backoff:
+    """The waits between connections of one capture: full jitter, begun anew only after a healthy minute."""
+
+    uniform: Callable[[float, float], float] = random.uniform
+    attempt: int = field(default=0, init=False)
+    _ladder: Retry | None = field(default=None, init=False)
+
+    def after(self, retry: Retry, healthy_s: float = 0.0) -> float:
+        """Seconds to wait after a failure; `healthy_s` is for how long frames had come before it.
+
+        QUICK takes full jitter (0 to the step), so that a hundred cameras behind one switch do not return
+        at once. LATER and SLOW only lengthen the step: they must never be quick. Another ladder begins at its foot.
+        Raises ValueError for NEVER.
+        """
+        if retry is Retry.NEVER:
+            raise ValueError("an error that is never retried has no wait")
+        if healthy_s >= HEALTHY_S or retry is not self._ladder:
+            self.attempt, self._ladder = 0, retry
+        first_s, longest_s = LADDERS[retry]
+        step_s = min(longest_s, first_s * 2.0 ** min(self.attempt, 32))
+        self.attempt += 1
+        if retry is Retry.QUICK:
+            return self.uniform(0.0, step_s)
+        return self.uniform(step_s, step_s * 1.25)

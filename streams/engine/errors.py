@@ -1,0 +1,122 @@
+"""What can go wrong between an address and a sample.
+
+Each class says its `code` (the same in JSON, pages, logs and the admin), its plain words and how to retry.
+
+    CaptureError
+    |-- InvalidURL          invalid_url          never
+    |-- AddressRefused      address_refused      never
+    |-- AuthRefused         auth_refused         slow    cameras lock an account after some wrong passwords
+    |-- NotFound            not_found            quick   a relay publishes the path once its camera is up
+    |-- Unreachable         unreachable          quick
+    |-- CameraFull          camera_full          later   sessions of a camera time out after about a minute
+    |-- ConnectTimeout      timeout              quick
+    |-- Stalled             stalled              quick
+    |-- Closed              closed               quick
+    |-- NotRTSP             not_rtsp             slow
+    |-- Refused             refused              slow
+    |-- NoVideo             no_video             slow
+    |-- Undecodable         undecodable          slow
+    `-- RecorderDied        recorder_died        quick
+"""
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Retry(StrEnum):
+    """Which ladder of waits follows an error (backoff.py has the seconds)."""
+
+    QUICK = "quick"
+    LATER = "later"
+    SLOW = "slow"
+    NEVER = "never"
+
+
+class CaptureError(Exception):
+    """A failure with a code. `str(error)` is one sentence for people; it never holds a credential."""
+
+    code: ClassVar[str]
+    words: ClassVar[str]
+    retry: ClassVar[Retry] = Retry.QUICK
+
+    def __init__(self, detail: str = "") -> None:
+        """`detail` replaces the class's plain words where more is known."""
+        super().__init__(detail or self.words)
+
+
+class InvalidURL(CaptureError):
+    code = "invalid_url"
+    words = "This is not an RTSP address."
+    retry = Retry.NEVER
+
+
+class AddressRefused(CaptureError):
+    code = "address_refused"
+    words = "This service does not connect to that address."
+    retry = Retry.NEVER
+
+
+class AuthRefused(CaptureError):
+    code = "auth_refused"
+    words = "The camera refused the user name or the password."
+    retry = Retry.SLOW
+
+
+class NotFound(CaptureError):
+    code = "not_found"
+    words = "The camera knows no stream of this path."
+
+
+class Unreachable(CaptureError):
+    code = "unreachable"
+    words = "No connection to the camera: nothing answers at this host and port."
+
+
+class CameraFull(CaptureError):
+    code = "camera_full"
+    words = "The camera serves no more viewers at the moment."
+    retry = Retry.LATER
+
+
+class ConnectTimeout(CaptureError):
+    code = "timeout"
+    words = "The camera accepted the connection and then sent no picture."
+
+
+class Stalled(CaptureError):
+    code = "stalled"
+    words = "The camera stopped sending without closing the connection."
+
+
+class Closed(CaptureError):
+    code = "closed"
+    words = "The camera ended the connection."
+
+
+class NotRTSP(CaptureError):
+    code = "not_rtsp"
+    words = "What answers at this port does not speak RTSP."
+    retry = Retry.SLOW
+
+
+class Refused(CaptureError):
+    code = "refused"
+    words = "The camera refused the request."
+    retry = Retry.SLOW
+
+
+class NoVideo(CaptureError):
+    code = "no_video"
+    words = "The stream has no video track."
+    retry = Retry.SLOW
+
+
+class Undecodable(CaptureError):
+    code = "undecodable"
+    words = "The stream's video cannot be decoded."
+    retry = Retry.SLOW
+
+
+class RecorderDied(CaptureError):
+    code = "recorder_died"
+    words = "The recorder of this stream ended unexpectedly and is started again."

@@ -1,0 +1,212 @@
+"""A session as a process of its own: the socket, the memory settings, the two threads.
+
+The recorder knows no Django, no database and no key but its camera's password. One thread runs the session,
+the other answers the supervisor, so that a camera which hangs inside C code cannot silence the recorder.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import cv2
+
+from .session import Seed, Session, Settings
+from .wire import BadMessage, Changed, Inbox, Leave, Message, Pull, Report, encode
+
+# How often the answering thread looks at the clock for the session's deadline.
+WATCH_S = 1.0
+# A camera gets this long for its TEARDOWN before the recorder leaves without it.
+LEAVE_S = 2.0
+_READ_BYTES = 1 << 20
+_ROOT = str(Path(__file__).resolve().parents[2])
+# malloc.h of glibc
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([__name__])
+
+
+def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
+    """The recorder's main function: capture until told to leave or until the supervisor is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _give_memory_back()
+    cv2.setNumThreads(1)
+    _Recorder(settings, seed, link).run()
+
+
+class _Recorder:
+    def __init__(self, settings: Settings, seed: Seed, link: socket.socket) -> None:
+        self._link = link
+        self._readable = select.poll()
+        self._readable.register(link, select.POLLIN)
+        self._sending = threading.Lock()
+        self._has_said_changed = False
+        self._inbox = Inbox()
+        self._session = Session(settings, seed, on_change=self._say_changed)
+        self._thread = threading.Thread(target=self._session.run, name="session", daemon=True)
+
+    def run(self) -> None:
+        self._thread.start()
+        try:
+            while self._answer():
+                pass
+        except OSError:
+            pass  # the supervisor is gone: nobody is left to report to
+        self._session.stop.set()
+        self._thread.join(LEAVE_S)
+        os._exit(0)  # a thread that hangs inside C code must not keep the process
+
+    def _answer(self) -> bool:
+        """One round; whether to go on."""
+        if not self._readable.poll(WATCH_S * 1000):
+            return self._watch()
+        data = self._link.recv(_READ_BYTES)
+        return bool(data) and all([self._obey(message) for message in self._inbox.feed(data)])
+
+    def _obey(self, message: Message) -> bool:
+        match message:
+            case Pull(saved=saved):
+                self._has_said_changed = False
+                self._session.mark_saved(saved)
+                self._send(self._session.report())
+                return True
+            case Leave(saved=saved):
+                self._session.mark_saved(saved)
+                self._end()
+                return False
+            case _:
+                raise BadMessage("a supervisor only pulls or says leave")
+
+    def _watch(self) -> bool:
+        error = self._session.overdue()
+        if error:
+            self._session.fail(error)
+            self._send(self._session.report(is_final=True))
+            return False
+        if not self._thread.is_alive():
+            self._send(self._session.report(is_final=True))
+            return False
+        return True
+
+    def _end(self) -> None:
+        self._session.stop.set()
+        self._thread.join(LEAVE_S)
+        self._send(self._session.report(is_final=True))
+
+    def _say_changed(self) -> None:
+        if not self._has_said_changed:
+            self._has_said_changed = True
+            with contextlib.suppress(OSError):
+                self._send(Changed())
+
+    def _send(self, message: Message) -> None:
+        with self._sending:
+            self._link.sendall(encode(message))
+
+
+class RecorderProcess:
+    """The supervisor's end of one recorder. Nothing here blocks."""
+
+    def __init__(self, settings: Settings, seed: Seed) -> None:
+        self._link, far = socket.socketpair()
+        self._link.setblocking(False)
+        self._inbox = Inbox()
+        self._is_open = True
+        self.asked_s: float | None = None
+        """When the question was asked that is not answered yet; monotonic."""
+        with far, _bare_environment():
+            self._process: ForkServerProcess = _CONTEXT.Process(
+                target=record, args=(settings, seed, far), daemon=True
+            )
+            self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    def fileno(self) -> int:
+        """For select(): readable when the recorder has said something or has died."""
+        return self._link.fileno()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._is_open
+
+    def pull(self, saved: frozenset[int]) -> None:
+        self._ask(Pull(saved))
+
+    def leave(self, saved: frozenset[int]) -> None:
+        self._ask(Leave(saved))
+
+    def receive(self) -> list[Message]:
+        """What has come in. A recorder that closes its end, or breaks the protocol, counts as dead from then on."""
+        messages: list[Message] = []
+        with contextlib.suppress(BlockingIOError):
+            try:
+                while data := self._link.recv(_READ_BYTES):
+                    messages += self._inbox.feed(data)
+                self._is_open = False
+            except (ConnectionError, BadMessage):
+                self._is_open = False
+        if any(isinstance(message, Report) for message in messages):
+            self.asked_s = None
+        return messages
+
+    def end(self) -> None:
+        """Leave nothing behind, at once: for a recorder that is dead, stuck or no longer ours."""
+        self._is_open = False
+        self._link.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+
+    def _ask(self, message: Message) -> None:
+        if self.asked_s is None:
+            self.asked_s = time.monotonic()
+        try:
+            self._link.sendall(encode(message))
+        except BlockingIOError:
+            pass  # the recorder has not read for so long that its socket is full: asked_s tells
+        except OSError:
+            self._is_open = False
+
+
+@contextlib.contextmanager
+def _bare_environment() -> Iterator[None]:
+    """The fork server inherits the environment of whoever starts it first: it shall hold no key and no address."""
+    kept = dict(os.environ)
+    bare = {name: kept[name] for name in ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR") if name in kept}
+    # The server's own import path, and no thread before its forks.
+    bare |= {"PYTHONPATH": _ROOT, "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    _replace_environment(bare)
+    try:
+        yield
+    finally:
+        _replace_environment(kept)
+
+
+def _replace_environment(environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def _give_memory_back() -> None:
+    """Have glibc return large blocks to the system: a decoded 1080p frame is 3 MB. No-op elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
+        mallopt(_M_TRIM_THRESHOLD, 64 * 1024)
+        mallopt(_M_ARENA_MAX, 1)
