@@ -1,0 +1,143 @@
+"""From environment variables to Django's settings. docs/operations.md has the table of them.
+
+A variable `X` can also be read from the file that `X_FILE` names. Every wrong value is told in one message.
+"""
+
+import logging
+import socket
+from pathlib import Path
+
+from environs import FileAwareEnv, validate
+
+from . import keys
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = FileAwareEnv(eager=False)
+
+# --- where data goes ---------------------------------------------------------------------------------------
+DATA_DIR = env.path("DATA_DIR", BASE_DIR / "data").resolve()
+MEDIA_ROOT = env.path("MEDIA_ROOT", BASE_DIR / "media").resolve()
+MEDIA_URL = "media/"  # never routed: pictures are served by views
+DATABASES = {"default": env.dj_db_url("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
+PORT = env.int("PORT", 8000, validate=validate.Range(1, 65535))
+HOST = env.str("HOST", "127.0.0.1")
+
+# --- capturing ---------------------------------------------------------------------------------------------
+CAPTURE_HOST_NAME = env.str("CAPTURE_HOST_NAME", socket.gethostname(), validate=validate.Length(1, 100))
+CAPTURE_SLOTS = env.int("CAPTURE_SLOTS", 64, validate=validate.Range(0, 10_000))
+
+# --- security ----------------------------------------------------------------------------------------------
+DEBUG = env.bool("DEBUG", False)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", socket.gethostname()])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
+HTTPS = env.bool("HTTPS", False)
+LOG_LEVEL = env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(list(logging.getLevelNamesMapping())))
+_secret_key = env.str("SECRET_KEY", "")
+_credentials_keys = env.list("CREDENTIALS_KEYS", [])
+env.seal()
+
+SECRET_KEY = _secret_key or keys.secret_key(DATA_DIR)
+CREDENTIALS_KEYS = _credentials_keys or [keys.credentials_key(DATA_DIR)]
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+# A form of /start is an address and six small fields.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 100
+
+# --- Django ------------------------------------------------------------------------------------------------
+ROOT_URLCONF = "rtspsite.urls"
+WSGI_APPLICATION = "rtspsite.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = [
+    "streams",  # before staticfiles: it has its own runserver
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_q",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+APPEND_SLASH = False  # /start and /stop have no trailing slash; a redirect would drop the body
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True  # no collectstatic: the admin's own files are all there is
+
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # Measured with a hundred writers: with Django's defaults one web request in twelve ended in
+    # "database is locked", with these none.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
+    }
+else:
+    DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+
+# --- jobs: short nudges; the reasons are in docs/operations.md ---------------------------------------------
+Q_CLUSTER = {
+    "name": "rtspsite",
+    "orm": "default",
+    "workers": 2,
+    "queue_limit": 2,  # not below workers: a stop could hang
+    "bulk": 1,
+    "poll": 0.2,
+    "timeout": 60,
+    # From the moment the pusher takes a task: running and prefetched ones may come before it.
+    "retry": 300,
+    "max_attempts": 3,
+    "recycle": 50,
+    "catch_up": False,
+    "save_limit": 100,
+    "ack_failures": True,
+    "ALT_CLUSTERS": {},
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        "streams": {"level": LOG_LEVEL},
+        "django-q": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
+    },
+}

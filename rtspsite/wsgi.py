@@ -1,0 +1,8 @@
+"""The website as gunicorn serves it."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rtspsite.settings")
+application = get_wsgi_application()

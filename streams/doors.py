@@ -1,0 +1,74 @@
+"""What comes in by HTTP as plain fields, and who may send it."""
+
+import json
+import re
+from urllib.parse import urlsplit
+
+from django.core.exceptions import BadRequest, SuspiciousOperation
+from django.http import HttpRequest, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
+
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_BROKEN = re.compile("[\ufffd\ud800-\udfff]")  # what is left of bytes or escapes that are no UTF-8
+
+
+class BadInput(Exception):
+    """The body is not what a call takes: one sentence, and the field if it is one field's fault."""
+
+    def __init__(self, words: str, field: str = "body", code: str = "invalid_body") -> None:
+        super().__init__(words)
+        self.field = field
+        self.code = code
+
+
+def fields(request: HttpRequest) -> dict[str, str]:
+    """The fields of a form or of a JSON object, as text. Raises BadInput."""
+    if request.content_type in _FORMS:
+        found = _form(request)
+    elif request.content_type == "application/json":
+        found = _json(request)
+    elif not request.content_type and not request.headers.get("Content-Length", "0").strip("0"):
+        found = {}
+    else:
+        raise BadInput("The body must be a form (application/x-www-form-urlencoded) or application/json.")
+    for name, value in found.items():
+        if _BROKEN.search(value) or _BROKEN.search(name):
+            raise BadInput(f"{_shown(name)} is not valid UTF-8.", field=_shown(name), code="invalid_text")
+    return found
+
+
+def is_cross_site(request: HttpRequest) -> bool:
+    """Whether a browser says that another site's page sends this. curl and API clients say nothing."""
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    if site not in ("same-origin", "none"):
+        return True
+    origin = request.headers.get("Origin")
+    return origin is not None and urlsplit(origin).netloc != request.get_host()
+
+
+def _form(request: HttpRequest) -> dict[str, str]:
+    try:
+        return {name: str(value) for name, value in request.POST.items()}
+    except (BadRequest, SuspiciousOperation, MultiPartParserError, UnreadablePostError, ValueError):
+        raise BadInput("The form is broken, too large or not UTF-8.") from None
+
+
+def _json(request: HttpRequest) -> dict[str, str]:
+    try:
+        data = json.loads(request.body.decode("utf-8"))
+    except (SuspiciousOperation, UnreadablePostError, ValueError, RecursionError):
+        raise BadInput("The body is not valid JSON in UTF-8, or too large.") from None
+    if not isinstance(data, dict):
+        raise BadInput("The body must be a JSON object with the call's fields.")
+    return {name: _text(name, value) for name, value in data.items() if value is not None}
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise BadInput(f"{_shown(name)} must be text or a number.", field=_shown(name))
+    return str(value)
+
+
+def _shown(name: str) -> str:
+    """A field's name as far as it can be repeated to whoever sent it."""
+    return _BROKEN.sub("?", name[:40])

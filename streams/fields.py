@@ -1,0 +1,30 @@
+"""Model fields of our own."""
+
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+from django.db import models
+
+
+class EncryptedTextField(models.TextField):
+    """Text that is encrypted at rest with MultiFernet: CREDENTIALS_KEYS, newest first.
+
+    Reads as the plain text. What no key opens reads as None, so that a lost key costs the passwords and not
+    the streams. It cannot be filtered by: each encryption of the same text is another one.
+    """
+
+    def get_prep_value(self, value: Any) -> Any:
+        return _cipher().encrypt(value.encode()).decode() if value else value
+
+    def from_db_value(self, value: str | None, *_: Any) -> str | None:
+        if not value:
+            return value
+        try:
+            return _cipher().decrypt(value.encode()).decode()
+        except InvalidToken:
+            return None
+
+
+def _cipher() -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in settings.CREDENTIALS_KEYS])

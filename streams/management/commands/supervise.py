@@ -1,0 +1,87 @@
+"""The supervisor: captures and jobs of this host."""
+
+import fcntl
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import IO, Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+
+from streams import claims
+from streams.cluster import Cluster
+from streams.models import Host
+from streams.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+DATABASE_WAIT_S = 60.0
+
+
+class Command(BaseCommand):
+    help = "Runs the captures and jobs of this host until SIGTERM or SIGINT. One runs per host name."
+    _is_stopping = False
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--parent",
+            type=int,
+            metavar="PID",
+            help="End also when this process, which started this one, is gone.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        name, slots = settings.CAPTURE_HOST_NAME, settings.CAPTURE_SLOTS
+        with _only_one(name):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._note)
+            supervisor = Supervisor(_register(name, slots), Cluster())
+            log.info("host=%s supervisor started slots=%s pid=%s", name, slots, os.getpid())
+            while not self._is_stopping and options["parent"] in (None, os.getppid()):
+                self._tick(supervisor)
+            supervisor.leave()
+            log.info("host=%s supervisor left", name)
+
+    def _tick(self, supervisor: Supervisor) -> None:
+        try:
+            supervisor.tick()
+        except Exception:  # the outermost loop: one fault must not end a hundred captures
+            log.exception("tick failed")
+            time.sleep(1.0)
+        supervisor.wait()
+
+    def _note(self, *_: Any) -> None:
+        self._is_stopping = True
+
+
+def _only_one(name: str) -> IO[str]:
+    """A lock that the system takes back whatever happens to this process."""
+    folder = Path(settings.DATA_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / f"supervise-{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise CommandError(f"A supervisor for the host name {name!r} is running already.") from None
+    return file
+
+
+def _register(name: str, slots: int) -> Host:
+    """Also right after a boot, when the database takes a moment longer."""
+    limit_s = time.monotonic() + DATABASE_WAIT_S
+    while True:
+        try:
+            return claims.register(name, slots)
+        except DatabaseError as error:
+            if time.monotonic() > limit_s:
+                raise CommandError(f"The database is away or not migrated: {error}") from None
+            print(f"waiting for the database: {error}", file=sys.stderr)
+            time.sleep(1.0)

@@ -1,0 +1,171 @@
+"""What is known of streams, captures, frames and hosts: fields, constraints, rules of one row."""
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from .engine.address import MAX_NAME_LENGTH, MAX_URL_LENGTH, Address, join
+from .fields import EncryptedTextField
+
+MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
+MAX_COUNT = 100
+DEFAULT_INTERVAL_S, DEFAULT_COUNT = 1.0, 9
+
+
+class Transport(models.TextChoices):
+    TCP = "tcp", "TCP"
+    UDP = "udp", "UDP"
+
+
+class Status(models.TextChoices):
+    """Of a stream. The engine's states are among them, by the same names."""
+
+    IDLE = "idle"
+    QUEUED = "queued"
+    CONNECTING = "connecting"
+    CAPTURING = "capturing"
+    RECONNECTING = "reconnecting"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class Ending(models.TextChoices):
+    """Why a capture is over."""
+
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Host(models.Model):
+    """A machine or container that runs a supervisor. Silent for CLAIM_S, it has lost its claims."""
+
+    name = models.CharField(max_length=100, unique=True)
+    slots = models.PositiveIntegerField()
+    started_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CaptureSettings(models.Model):
+    """What a stream is told and each of its captures keeps."""
+
+    interval_s = models.FloatField(
+        "interval (s)",
+        default=DEFAULT_INTERVAL_S,
+        validators=[MinValueValidator(MIN_INTERVAL_S), MaxValueValidator(MAX_INTERVAL_S)],
+        help_text="Seconds from one sample to the next.",
+    )
+    count = models.PositiveSmallIntegerField(
+        default=DEFAULT_COUNT,
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_COUNT)],
+        help_text="How many frames are kept.",
+    )
+    transport = models.CharField(max_length=3, choices=Transport, default=Transport.TCP)
+
+    class Meta:
+        abstract = True
+
+
+class Stream(CaptureSettings):
+    """A feed that the user named. `url` holds no credential; `credentials` is what was taken out of it."""
+
+    name = models.CharField(max_length=MAX_NAME_LENGTH, unique=True)
+    url = models.CharField("URL", max_length=MAX_URL_LENGTH, unique=True)
+    credentials = EncryptedTextField(blank=True, editable=False, null=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    status = models.CharField(max_length=12, choices=Status, default=Status.IDLE)
+    status_at = models.DateTimeField(default=timezone.now)
+    error_code = models.CharField("error", max_length=32, blank=True)
+    error_text = models.CharField("last error", max_length=300, blank=True)
+    attempt = models.PositiveIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def address(self) -> Address:
+        return join(self.url, self.credentials or "")
+
+
+class Capture(CaptureSettings):
+    """One run of a stream, from start to stop.
+
+    `claimed_by` and `epoch` are the claim: every write about a capture in progress holds only while both are
+    still the writer's. `host_name` stays when the claim is gone.
+    """
+
+    stream = models.ForeignKey(Stream, models.CASCADE, related_name="captures")
+    started_at = models.DateTimeField(default=timezone.now)
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    ending = models.CharField("reason of ending", max_length=8, choices=Ending, blank=True)
+    error_code = models.CharField("error", max_length=32, blank=True)
+    error_text = models.CharField("last error", max_length=300, blank=True)
+
+    claimed_by = models.ForeignKey(Host, models.SET_NULL, null=True, blank=True, related_name="captures")
+    epoch = models.PositiveIntegerField(default=0)
+    host_name = models.CharField("host", max_length=100, blank=True)
+
+    samples = models.PositiveBigIntegerField(default=0)
+    missed = models.PositiveBigIntegerField(default=0)
+    rejected = models.PositiveBigIntegerField(default=0)
+    connections = models.PositiveBigIntegerField(default=0)
+    last_sample_at = models.DateTimeField(null=True, blank=True)
+    grid = models.ImageField(upload_to="grids/", blank=True)
+
+    class Meta:
+        ordering = ("-started_at", "-id")
+        constraints = (
+            models.UniqueConstraint(
+                fields=["stream"], condition=Q(finished_at__isnull=True), name="one_capture_in_progress"
+            ),
+            models.CheckConstraint(
+                condition=Q(finished_at__isnull=True) | Q(claimed_by__isnull=True),
+                name="a_finished_capture_is_not_claimed",
+            ),
+        )
+        indexes = (
+            models.Index(fields=["started_at", "id"], name="capture_by_time"),
+            models.Index(fields=["id"], condition=Q(finished_at__isnull=True), name="capture_in_progress"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.stream} #{self.pk}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finished_at is not None
+
+
+def frame_path(frame: "Frame", _name: str) -> str:
+    """Named by the service, never by input."""
+    return f"frames/{frame.capture_id}/{frame.number}.jpg"
+
+
+class Frame(models.Model):
+    """A sample on the leaderboard, saved. `score` is its brightness, 0 to 255."""
+
+    capture = models.ForeignKey(Capture, models.CASCADE, related_name="frames")
+    number = models.PositiveBigIntegerField(help_text="The how-manieth sample of the capture it was.")
+    score = models.FloatField()
+    captured_at = models.DateTimeField()
+    width = models.PositiveIntegerField()
+    height = models.PositiveIntegerField()
+    image = models.ImageField(upload_to=frame_path)
+
+    class Meta:
+        ordering = ("capture", "-score", "number")
+        constraints = (models.UniqueConstraint(fields=["capture", "number"], name="one_frame_per_sample"),)
+
+    def __str__(self) -> str:
+        return f"{self.capture} sample {self.number}"

@@ -1,0 +1,89 @@
+"""Every read that is more than a get()."""
+
+from dataclasses import dataclass
+
+from django.db.models import F, OuterRef, Prefetch, QuerySet, Subquery, Window
+from django.db.models.functions import RowNumber
+
+from . import claims
+from .claims import Candidate
+from .models import Capture, Frame, Host, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A capture that a host claims, as its supervisor has to know it."""
+
+    capture_id: int
+    epoch: int
+    is_stopping: bool
+
+
+def wanted_of(host: Host) -> list[Wanted]:
+    rows = Capture.objects.filter(claimed_by=host, finished_at=None).order_by("id")
+    return [
+        Wanted(capture_id, epoch, stop_requested_at is not None)
+        for capture_id, epoch, stop_requested_at in rows.values_list("id", "epoch", "stop_requested_at")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Unclaimed:
+    """Captures in progress that no living host claims, oldest first."""
+
+    to_capture: list[Candidate]
+    to_finish: list[int]
+
+
+def unclaimed() -> Unclaimed:
+    rows = Capture.objects.filter(claims.is_free()).order_by("id")
+    found = list(rows.values_list("id", "epoch", "stop_requested_at"))
+    return Unclaimed(
+        to_capture=[Candidate(pk, epoch) for pk, epoch, stop in found if stop is None],
+        to_finish=[pk for pk, _, stop in found if stop is not None],
+    )
+
+
+def candidate(capture_id: int) -> Candidate | None:
+    """The capture, if it is wanted and free."""
+    rows = Capture.objects.filter(claims.is_free(), pk=capture_id, stop_requested_at=None)
+    epoch = rows.values_list("epoch", flat=True).first()
+    return None if epoch is None else Candidate(capture_id, epoch)
+
+
+def capture_to_finish(capture_id: int) -> Capture | None:
+    """The capture, if it was stopped and no living host records it."""
+    rows = Capture.objects.filter(claims.is_free(), pk=capture_id, stop_requested_at__isnull=False)
+    return rows.select_related("stream").first()
+
+
+def capture_to_record(capture_id: int) -> Capture:
+    """With its stream and its saved frames: what a recorder begins with."""
+    frames = Prefetch("frames", Frame.objects.only("capture_id", "number", "score"))
+    return Capture.objects.select_related("stream").prefetch_related(frames).get(pk=capture_id)
+
+
+def latest_capture(stream: Stream) -> Capture | None:
+    return stream.captures.select_related("stream").order_by("-id").first()
+
+
+def ranked_frames(capture: Capture) -> "QuerySet[Frame]":
+    """Best first; on equal scores the earlier. Each has its `rank`, from 1."""
+    return with_rank(Frame.objects.filter(capture=capture)).order_by("-score", "number")
+
+
+def with_rank(frames: "QuerySet[Frame]") -> "QuerySet[Frame]":
+    order = [F("score").desc(), F("number").asc()]
+    return frames.annotate(
+        rank=Window(RowNumber(), partition_by=[F("capture_id")], order_by=order)
+    )
+
+
+def has_living_host() -> bool:
+    return Host.objects.filter(claims.is_alive()).exists()
+
+
+def streams_with_latest() -> "QuerySet[Stream]":
+    """Every stream with the id of its latest capture as `latest_id`."""
+    latest = Capture.objects.filter(stream=OuterRef("pk")).order_by("-id")
+    return Stream.objects.annotate(latest_id=Subquery(latest.values("pk")[:1]))

@@ -1,0 +1,366 @@
+"""Every write: start, stop, place, checkpoint, hand over, finish. Doors and the supervisor call these."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.files.base import ContentFile
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+from django_q.tasks import async_task
+
+from . import claims, queries
+from .claims import Candidate, Claim, ClaimLost
+from .engine import sheet
+from .engine.address import MAX_NAME_LENGTH, Address, check_literal
+from .engine.errors import AddressRefused, CaptureError, RecorderDied, Unreachable
+from .engine.resolver import resolve
+from .engine.session import Picture, Report, State
+from .engine.session import Status as EngineStatus
+from .models import Capture, Ending, Frame, Host, Status, Stream, frame_path
+
+log = logging.getLogger(__name__)
+
+_NAME_TRIES = 1000
+
+
+class StartRefused(Exception):
+    """A start that contradicts what is there. `field` is the input that does."""
+
+    def __init__(self, field: str, code: str, words: str) -> None:
+        super().__init__(words)
+        self.field = field
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What /start asks for; validated. Without a `name` the address gives one."""
+
+    address: Address
+    interval_s: float
+    count: int
+    transport: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    capture: Capture
+    is_new: bool
+
+
+# --- start and stop: wishes ------------------------------------------------------------------------------
+
+
+def start(wish: Wish) -> Started:
+    """Have a capture of this address in progress: the one that is, or a new one, never two.
+
+    Raises StartRefused when one is in progress with other settings or the name belongs to another address,
+    AddressRefused for an address that is never connected to.
+    """
+    check_literal(wish.address)
+    while True:
+        try:
+            with transaction.atomic():
+                return _start(_stream_of(wish), wish)
+        except IntegrityError:
+            continue  # another request made the same stream or capture just now: read what it made
+
+
+def start_again(stream: Stream) -> Started:
+    """Capture a known stream with the settings it has."""
+    return start(
+        Wish(stream.address, stream.interval_s, stream.count, stream.transport, name=stream.name)
+    )
+
+
+def stop(stream: Stream) -> Capture | None:
+    """Have the capture in progress end; the capture that ends, or the last that did; None if there is none."""
+    with transaction.atomic():
+        capture = Capture.objects.select_for_update().filter(stream=stream, finished_at=None).first()
+        if capture is None:
+            return queries.latest_capture(stream)
+        if capture.stop_requested_at is None:
+            Capture.objects.filter(pk=capture.pk).update(stop_requested_at=Now(), ending=Ending.STOPPED)
+            Stream.objects.filter(pk=stream.pk).update(
+                status=Status.STOPPING, status_at=Now(), attempt=0, next_attempt_at=None
+            )
+            _nudge("finish", capture.pk)
+            log.info("stream=%s capture=%s stop requested", stream.name, capture.pk)
+    return capture
+
+
+def _start(stream: Stream, wish: Wish) -> Started:
+    running = Capture.objects.filter(stream=stream, finished_at=None).select_related("stream").first()
+    if running:
+        _check_same(running, wish)
+        return Started(running, is_new=False)
+    stream.credentials = wish.address.secret
+    stream.interval_s, stream.count, stream.transport = wish.interval_s, wish.count, wish.transport
+    stream.status, stream.status_at = Status.QUEUED, datetime.now(UTC)
+    stream.error_code = stream.error_text = ""
+    stream.attempt, stream.next_attempt_at = 0, None
+    stream.save()
+    capture = Capture.objects.create(
+        stream=stream, interval_s=wish.interval_s, count=wish.count, transport=wish.transport
+    )
+    _nudge("place", capture.pk)
+    log.info("stream=%s capture=%s queued interval_s=%g", stream.name, capture.pk, capture.interval_s)
+    return Started(capture, is_new=True)
+
+
+def _stream_of(wish: Wish) -> Stream:
+    """The stream of this address, locked; made if there is none."""
+    url = wish.address.public
+    stream = Stream.objects.select_for_update().filter(url=url).first()
+    if stream is None:
+        return Stream.objects.create(url=url, name=_free_name(wish))
+    if wish.name and wish.name != stream.name:
+        raise StartRefused("name", "name_taken", f"This address is the stream {stream.name} already.")
+    return stream
+
+
+def _free_name(wish: Wish) -> str:
+    if wish.name:
+        if Stream.objects.filter(name=wish.name).exists():
+            raise StartRefused("name", "name_taken", f"The name {wish.name} belongs to another address.")
+        return wish.name
+    base = wish.address.name
+    taken = set(Stream.objects.filter(name__startswith=base[: MAX_NAME_LENGTH - 5]).values_list("name", flat=True))
+    names = [base, *(f"{base[: MAX_NAME_LENGTH - 5]}-{n}" for n in range(2, _NAME_TRIES))]
+    for name in names:
+        if name not in taken:
+            return name
+    raise StartRefused("name", "name_taken", f"A thousand streams are called {base}: give this one a name.")
+
+
+def _check_same(running: Capture, wish: Wish) -> None:
+    """A repeat that asks for something else must not pass for done."""
+    stream = running.stream
+    asked = (wish.interval_s, wish.count, wish.transport, wish.address.secret)
+    if asked == (running.interval_s, running.count, running.transport, stream.credentials or ""):
+        return
+    raise StartRefused(
+        "process_name",
+        "already_running",
+        f"{stream.name} is already running with other settings (interval {running.interval_s:g} s, "
+        f"{running.count} frames, {running.transport}, its own credentials): stop it first.",
+    )
+
+
+def _nudge(job: str, capture_id: int) -> None:
+    """Queue a job once the transaction is committed. If that fails, the supervisor's tick does the work."""
+    transaction.on_commit(
+        lambda: async_task(f"streams.jobs.{job}", capture_id, task_name=f"{job} {capture_id}"), robust=True
+    )
+
+
+# --- place: the job and the tick ---------------------------------------------------------------------------
+
+
+def place(capture_id: int, host_name: str) -> bool:
+    """Check the address and claim the capture for this host if it is alive, free and has a slot."""
+    host = Host.objects.filter(claims.is_alive(), name=host_name).first()
+    candidate = queries.candidate(capture_id)
+    if host is None or candidate is None:
+        return False
+    try:
+        resolve(Stream.objects.get(captures=capture_id).address)
+    except AddressRefused as error:
+        refuse(candidate, error)
+        return False
+    except Unreachable:
+        pass  # the recorder tells, and tries again until the name resolves
+    return bool(claims.claim(host, [candidate]))
+
+
+def refuse(candidate: Candidate, error: CaptureError) -> None:
+    """End a capture that nobody has begun and nobody shall."""
+    rows = Capture.objects.filter(pk=candidate.capture_id, epoch=candidate.epoch, stop_requested_at=None)
+    if rows.update(error_code=error.code, error_text=str(error), ending=Ending.FAILED, stop_requested_at=Now()):
+        finish(candidate.capture_id)
+
+
+# --- checkpoint, hand over, finish: what a recorder has ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the earlier recorders of a capture had counted."""
+
+    samples: int = 0
+    missed: int = 0
+    rejected: int = 0
+    connections: int = 0
+
+    @classmethod
+    def of(cls, capture: Capture) -> "Totals":
+        return cls(capture.samples, capture.missed, capture.rejected, capture.connections)
+
+
+def checkpoint(claim: Claim, base: Totals, report: Report) -> frozenset[int]:
+    """Save what a recorder reports; the numbers of all frames that are saved now.
+
+    The JPEG files are written first, then rows and counters in one transaction, and the files of evicted frames
+    go last: at any instant each row has its whole file. Raises ClaimLost, and then leaves nothing behind; OSError
+    when a file cannot be written.
+    """
+    frames = [_write_file(claim.capture_id, picture) for picture in report.fresh]
+    try:
+        with transaction.atomic():
+            _save_counters(claim, base, report)
+            evicted = _save_frames(claim, report, frames) if frames else []
+            _save_status(claim, report.status)
+    except BaseException:
+        _delete_files(frames)
+        raise
+    _delete_files(evicted)
+    return frozenset(number for number, _ in report.board)
+
+
+def hand_over(claim: Claim) -> None:
+    """All that the recorder had is saved: the capture may be finished, or recorded by the next host."""
+    with transaction.atomic():
+        if not claims.release(claim):
+            return
+        _queue_again(claim.capture_id)
+        if queries.capture_to_finish(claim.capture_id):
+            _nudge("finish", claim.capture_id)
+
+
+def note_death(claim: Claim) -> None:
+    """The recorder is gone without a word; another one will go on with what was saved. Raises ClaimLost."""
+    error = RecorderDied()
+    with transaction.atomic():
+        if not claim.rows().update(error_code=error.code, error_text=str(error)):
+            raise ClaimLost
+        _save_status(claim, EngineStatus(State.RECONNECTING, error.code, str(error)))
+
+
+def fail(claim: Claim, error_code: str, error_text: str) -> None:
+    """End a capture that is never to be tried again; it keeps what it has. Raises ClaimLost."""
+    rows = claim.rows().filter(stop_requested_at=None)
+    fields = {"error_code": error_code, "error_text": error_text, "ending": Ending.FAILED}
+    if not rows.update(**fields, stop_requested_at=Now(), claimed_by=None) and not claims.release(claim):
+        raise ClaimLost
+    finish(claim.capture_id)
+
+
+def finish(capture_id: int) -> bool:
+    """Make the grid of a stopped capture that no living host records, and close it; whether this call did.
+
+    Two that run at once make two grids and keep one.
+    """
+    capture = queries.capture_to_finish(capture_id)
+    if capture is None:
+        return False
+    grid = _compose(capture)
+    name = capture.grid.storage.save(f"grids/{capture_id}.jpg", ContentFile(grid)) if grid else ""
+    with transaction.atomic():
+        rows = Capture.objects.filter(pk=capture_id, epoch=capture.epoch, finished_at=None)
+        is_ours = bool(rows.update(grid=name, finished_at=Now(), claimed_by=None))
+        if is_ours:
+            status = Status.FAILED if capture.ending == Ending.FAILED else Status.IDLE
+            _set_status(capture.stream_id, status, capture.error_code, capture.error_text)
+    if not is_ours and name:
+        capture.grid.storage.delete(name)
+    if is_ours:
+        log.info("stream=%s capture=%s finished ending=%s", capture.stream, capture_id, capture.ending)
+    return is_ours
+
+
+def _write_file(capture_id: int, picture: Picture) -> Frame:
+    """The JPEG on disk, and the row for it, not saved yet."""
+    frame = Frame(
+        capture_id=capture_id,
+        number=picture.number,
+        score=picture.score,
+        captured_at=_moment(picture.captured_at),
+        width=picture.width,
+        height=picture.height,
+    )
+    name = frame_path(frame, "")
+    frame.image.name = frame.image.storage.save(name, ContentFile(picture.jpeg))
+    return frame
+
+
+def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
+    """The first write of the transaction, and the fence of all others in it."""
+    counters, status = report.counters, report.status
+    fields: dict[str, Any] = {
+        "samples": base.samples + counters.samples,
+        "missed": base.missed + counters.missed,
+        "rejected": base.rejected + counters.rejected,
+        "connections": base.connections + counters.connections,
+    }
+    if counters.last_sample_at is not None:
+        fields["last_sample_at"] = _moment(counters.last_sample_at)
+    if status.error_code:
+        fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
+    if not claim.rows().update(**fields):
+        raise ClaimLost
+
+
+def _save_frames(claim: Claim, report: Report, frames: list[Frame]) -> list[Frame]:
+    """The rows of new frames. Returns frames whose files nothing points to any more: evicted, or saved before."""
+    board = {number for number, _ in report.board}
+    saved = {frame.number: frame for frame in Frame.objects.filter(capture=claim.capture_id)}
+    evicted = [frame for number, frame in saved.items() if number not in board]
+    Frame.objects.filter(pk__in=[frame.pk for frame in evicted]).delete()
+    Frame.objects.bulk_create([frame for frame in frames if frame.number not in saved])
+    return evicted + [frame for frame in frames if frame.number in saved]
+
+
+def _save_status(claim: Claim, status: EngineStatus) -> None:
+    """A stream that is being stopped says so until it is finished; the last error stays until the next start."""
+    fields: dict[str, Any] = {"status": status.state.value, "attempt": status.attempt}
+    fields["next_attempt_at"] = None if status.next_attempt_at is None else _moment(status.next_attempt_at)
+    if status.error_code:
+        fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
+    rows = Stream.objects.filter(captures=claim.capture_id).exclude(status=Status.STOPPING)
+    rows.exclude(**fields).update(**fields, status_at=Now())
+
+
+def _queue_again(capture_id: int) -> None:
+    """The stream waits for a host, unless it is being stopped."""
+    rows = Stream.objects.filter(captures=capture_id).exclude(status=Status.STOPPING)
+    rows.update(status=Status.QUEUED, status_at=Now(), attempt=0, next_attempt_at=None)
+
+
+def _set_status(stream_id: int, status: Status, error_code: str, error_text: str) -> None:
+    Stream.objects.filter(pk=stream_id).update(
+        status=status,
+        status_at=Now(),
+        error_code=error_code,
+        error_text=error_text,
+        attempt=0,
+        next_attempt_at=None,
+    )
+
+
+def _compose(capture: Capture) -> bytes | None:
+    """The grid's JPEG; None without frames. A frame whose file is gone or spoilt is left out, and said."""
+    pictures = []
+    for frame in queries.ranked_frames(capture):
+        try:
+            with frame.image.open() as file:
+                pictures.append(sheet.decode_jpeg(file.read()))
+        except (OSError, sheet.UnreadablePicture) as error:
+            log.error("capture=%s file=%s unreadable error=%s", capture.pk, frame.image.name, error)
+    return sheet.compose(pictures, sheet.grid_columns(capture.count)) if pictures else None
+
+
+def _delete_files(frames: Iterable[Frame]) -> None:
+    """What cannot be deleted now is litter, not a loss."""
+    for frame in frames:
+        try:
+            frame.image.storage.delete(str(frame.image.name))
+        except OSError:
+            log.warning("file=%s could not be deleted", frame.image.name, exc_info=True)
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

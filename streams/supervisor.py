@@ -1,0 +1,329 @@
+"""Wanted against running, as a pure plan; and the tick that applies it."""
+
+import logging
+import select
+import time
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from django.db import DatabaseError, close_old_connections
+
+from . import claims, queries, services
+from .claims import Claim, ClaimLost
+from .cluster import Cluster
+from .engine.backoff import Backoff
+from .engine.errors import Retry
+from .engine.recorder import RecorderProcess
+from .engine.session import Report, Seed, Settings, State, Status
+from .engine.wire import Changed
+from .models import Host
+from .queries import Wanted
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+PULL_S = 2.0
+# A recorder that has not answered for so long hangs; it may take LEAVE_S to say farewell to its camera.
+SILENT_S = 10.0
+LEAVE_GRACE_S = 4.0
+# What a lost job leaves undone, the tick does after this: jobs start within a poll, 0.2 s.
+FINISH_AFTER_S = 1.0
+
+
+# --- the plan --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A recorder as the plan sees it."""
+
+    epoch: int
+    is_leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Capture ids, and what to do about each: in this order."""
+
+    drop: tuple[int, ...] = ()
+    """End the recorder at once and write nothing: its claim is lost."""
+    leave: tuple[int, ...] = ()
+    """Ask the recorder to leave: its capture was stopped."""
+    hand_over: tuple[Wanted, ...] = ()
+    """Stopped and without a recorder: give the claim back, so that it can be finished."""
+    start: tuple[Wanted, ...] = ()
+    """Start a recorder."""
+
+
+def plan(wanted: Sequence[Wanted], running: Mapping[int, Running], waiting: AbstractSet[int] = frozenset()) -> Plan:
+    """What makes `running` what is `wanted`; captures that are `waiting` are not started yet."""
+    rows = {row.capture_id: row for row in wanted}
+    held = {pk for pk, recorder in running.items() if pk in rows and rows[pk].epoch == recorder.epoch}
+    idle = [row for row in wanted if row.capture_id not in running]
+    return Plan(
+        drop=tuple(pk for pk in running if pk not in held),
+        leave=tuple(pk for pk in running if pk in held and rows[pk].is_stopping and not running[pk].is_leaving),
+        hand_over=tuple(row for row in idle if row.is_stopping),
+        start=tuple(row for row in idle if not row.is_stopping and row.capture_id not in waiting),
+    )
+
+
+# --- the tick --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Recorder:
+    """A running recorder and what the supervisor knows of it."""
+
+    process: RecorderProcess
+    claim: Claim
+    name: str
+    base: services.Totals
+    started_s: float
+    pulled_s: float
+    saved: frozenset[int] = frozenset()
+    status: Status = field(default_factory=Status)
+    left_s: float | None = None
+    """When it was asked to leave."""
+    final: Report | None = None
+    """Its last words, until they are saved."""
+    save_again_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Restart:
+    """When a recorder that ended by itself may be replaced."""
+
+    backoff: Backoff = field(default_factory=Backoff)
+    at_s: float = 0.0
+
+
+class Supervisor:
+    """Keeps the recorders and the job cluster of one host alive. One thread; `tick` is one round."""
+
+    def __init__(self, host: Host, cluster: Cluster) -> None:
+        self.host = host
+        self.cluster = cluster
+        self._recorders: dict[int, _Recorder] = {}
+        self._restarts: dict[int, _Restart] = {}
+        self._to_finish_since_s: dict[int, float] = {}
+        self._heartbeat_s = 0.0
+        self._is_database_away = False
+
+    def tick(self) -> None:
+        """One round: say that the host lives, hear the recorders, compare wanted with running, and act."""
+        self.cluster.keep_alive()
+        close_old_connections()
+        try:
+            self._heartbeat()
+            self._hear()
+            self._claim_and_finish()
+            self._apply(queries.wanted_of(self.host))
+        except DatabaseError as error:
+            self._say_database(error)
+        else:
+            self._say_database(None)
+
+    def wait(self) -> None:
+        """Until a recorder has something to say, or the next tick is due."""
+        poll = select.poll()
+        for recorder in self._recorders.values():
+            if recorder.process.is_alive:
+                poll.register(recorder.process.fileno(), select.POLLIN)
+        poll.poll(TICK_S * 1000)
+
+    def leave(self) -> None:
+        """Save what the recorders have, end them, give the claims back: the captures stay wanted."""
+        self.cluster.stop()
+        for recorder in self._recorders.values():
+            self._ask_to_leave(recorder)
+        limit_s = time.monotonic() + LEAVE_GRACE_S + 1.0
+        try:
+            while self._recorders and time.monotonic() < limit_s:
+                self._hear()
+                self.wait()
+            claims.retire(self.host)
+        except DatabaseError as error:
+            self._say_database(error)
+        for capture_id in list(self._recorders):
+            self._end(capture_id)
+        self.cluster.join()
+
+    # --- hearing ---
+
+    def _hear(self) -> None:
+        """Read what recorders said, ask those that are due, and end those that are dead or silent."""
+        for capture_id, recorder in list(self._recorders.items()):
+            try:
+                self._hear_one(recorder, time.monotonic())
+            except ClaimLost:
+                log.warning("stream=%s capture=%s claim lost", recorder.name, capture_id)
+                self._end(capture_id)
+
+    def _hear_one(self, recorder: _Recorder, now_s: float) -> None:
+        is_changed = False
+        for message in recorder.process.receive():
+            match message:
+                case Report(is_final=True):
+                    recorder.final = message
+                case Report():
+                    self._save(recorder, message)
+                case Changed():
+                    is_changed = True
+        if recorder.final:
+            self._take_leave(recorder, recorder.final, now_s)
+        elif _is_dead(recorder, now_s):
+            self._bury(recorder)
+        elif recorder.left_s is None and recorder.process.asked_s is None:
+            if is_changed or now_s - recorder.pulled_s >= PULL_S:
+                recorder.pulled_s = now_s
+                recorder.process.pull(recorder.saved)
+
+    def _save(self, recorder: _Recorder, report: Report) -> bool:
+        """Checkpoint; whether it worked. What cannot be written stays with the recorder and comes again."""
+        try:
+            recorder.saved = services.checkpoint(recorder.claim, recorder.base, report)
+        except OSError as error:
+            _log(recorder, logging.ERROR, "checkpoint failed error=%s", error.strerror)
+            return False
+        if report.status != recorder.status:
+            recorder.status = report.status
+            _log_status(recorder)
+        return True
+
+    def _take_leave(self, recorder: _Recorder, final: Report, now_s: float) -> None:
+        """A recorder ended by its own will: it was told to, it must not go on, or its camera hangs.
+
+        Its last words are kept here until they are saved.
+        """
+        if now_s < recorder.save_again_s:
+            return
+        recorder.save_again_s = now_s + PULL_S
+        if not self._save(recorder, final):
+            return
+        self._end(recorder.claim.capture_id)
+        if final.status.state is State.FAILED:
+            services.fail(recorder.claim, final.status.error_code, final.status.error_text)
+        elif recorder.left_s is None:
+            self._restart_later(recorder)
+        else:
+            services.hand_over(recorder.claim)
+
+    def _bury(self, recorder: _Recorder) -> None:
+        """A recorder died or hangs: what it had since the last checkpoint is lost, all else is not."""
+        _log(recorder, logging.WARNING, "recorder died pid=%s", recorder.process.pid)
+        self._end(recorder.claim.capture_id)
+        if recorder.left_s is not None:
+            services.hand_over(recorder.claim)
+            return
+        services.note_death(recorder.claim)
+        self._restart_later(recorder)
+
+    def _restart_later(self, recorder: _Recorder) -> None:
+        now_s = time.monotonic()
+        restart = self._restarts.setdefault(recorder.claim.capture_id, _Restart())
+        restart.at_s = now_s + restart.backoff.after(Retry.QUICK, now_s - recorder.started_s)
+
+    # --- acting ---
+
+    def _heartbeat(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._heartbeat_s >= claims.HEARTBEAT_S:
+            claims.heartbeat(self.host)
+            self._heartbeat_s = now_s
+
+    def _claim_and_finish(self) -> None:
+        """Do what no job has done."""
+        unclaimed = queries.unclaimed()
+        if unclaimed.to_capture:
+            claims.claim(self.host, unclaimed.to_capture)
+        now_s = time.monotonic()
+        self._to_finish_since_s = {pk: self._to_finish_since_s.get(pk, now_s) for pk in unclaimed.to_finish}
+        for capture_id, since_s in self._to_finish_since_s.items():
+            if now_s - since_s > FINISH_AFTER_S:
+                services.finish(capture_id)
+
+    def _apply(self, wanted: Sequence[Wanted]) -> None:
+        ids = {row.capture_id for row in wanted}
+        self._restarts = {pk: restart for pk, restart in self._restarts.items() if pk in ids}
+        now_s = time.monotonic()
+        waiting = {pk for pk, restart in self._restarts.items() if restart.at_s > now_s}
+        running = {pk: Running(r.claim.epoch, r.left_s is not None) for pk, r in self._recorders.items()}
+        todo = plan(wanted, running, waiting)
+        for capture_id in todo.drop:
+            _log(self._recorders[capture_id], logging.WARNING, "claim lost")
+            self._end(capture_id)
+        for capture_id in todo.leave:
+            self._ask_to_leave(self._recorders[capture_id])
+        for row in todo.hand_over:
+            services.hand_over(self._claim(row))
+        for row in todo.start:
+            self._start(row)
+
+    def _claim(self, row: Wanted) -> Claim:
+        return Claim(row.capture_id, self.host.pk, row.epoch)
+
+    def _start(self, row: Wanted) -> None:
+        capture = queries.capture_to_record(row.capture_id)
+        stream = capture.stream
+        settings = Settings(stream.address, capture.interval_s, capture.count, capture.transport)
+        board = tuple((frame.number, frame.score) for frame in capture.frames.all())
+        recorder = _Recorder(
+            process=RecorderProcess(settings, Seed(capture.samples, board)),
+            claim=self._claim(row),
+            name=stream.name,
+            base=services.Totals.of(capture),
+            started_s=time.monotonic(),
+            pulled_s=time.monotonic(),
+        )
+        self._recorders[row.capture_id] = recorder
+        _log(recorder, logging.INFO, "recorder started pid=%s frames_kept=%s", recorder.process.pid, len(board))
+
+    def _ask_to_leave(self, recorder: _Recorder) -> None:
+        recorder.left_s = time.monotonic()
+        recorder.process.leave(recorder.saved)
+
+    def _end(self, capture_id: int) -> None:
+        self._recorders.pop(capture_id).process.end()
+
+    def _say_database(self, error: DatabaseError | None) -> None:
+        """One line when it goes, one when it is back."""
+        if error and not self._is_database_away:
+            log.error("host=%s database away error=%s", self.host.name, type(error).__name__, exc_info=error)
+        if not error and self._is_database_away:
+            log.info("host=%s database back", self.host.name)
+        self._is_database_away = error is not None
+
+
+def _is_dead(recorder: _Recorder, now_s: float) -> bool:
+    if not recorder.process.is_alive:
+        return True
+    if recorder.left_s is not None:
+        return now_s - recorder.left_s > LEAVE_GRACE_S
+    asked_s = recorder.process.asked_s
+    return asked_s is not None and now_s - asked_s > SILENT_S
+
+
+def _log(recorder: _Recorder, level: int, event: str, *values: object) -> None:
+    log.log(level, f"stream=%s capture=%s {event}", recorder.name, recorder.claim.capture_id, *values)
+
+
+def _log_status(recorder: _Recorder) -> None:
+    """One line for each change of state."""
+    status = recorder.status
+    if status.video:
+        video = status.video
+        _log(recorder, logging.INFO, "capturing codec=%s size=%sx%s", video.codec, video.width, video.height)
+        return
+    wait_s = max(0.0, (status.next_attempt_at or 0.0) - time.time())
+    _log(
+        recorder,
+        logging.ERROR if status.state is State.FAILED else logging.WARNING,
+        "%s error=%s attempt=%s next_attempt_s=%.1f words=%r",
+        status.state.value,
+        status.error_code,
+        status.attempt,
+        wait_s,
+        status.error_text,
+    )
