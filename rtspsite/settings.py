@@ -29,11 +29,11 @@ CAPTURE_SLOTS = env.int("CAPTURE_SLOTS", 64, validate=validate.Range(0, 10_000))
 # --- security ----------------------------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", socket.gethostname()])
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
 HTTPS = env.bool("HTTPS", False)
 LOG_LEVEL = env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(list(logging.getLevelNamesMapping())))
 _secret_key = env.str("SECRET_KEY", "")
-_credentials_keys = env.list("CREDENTIALS_KEYS", [])
+_credentials_keys: list[str] = env.list("CREDENTIALS_KEYS", [])
 env.seal()
 
 SECRET_KEY = _secret_key or keys.secret_key(DATA_DIR)

@@ -14,6 +14,7 @@ from .engine.errors import CaptureError
 from .models import Capture, Frame, Host, Stream
 
 THUMBNAIL_PX = 240
+NOTHING = "-"
 
 
 class ReadOnly:
@@ -36,16 +37,34 @@ class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     search_fields = ("name", "url")
     actions = ("start", "stop")
     fields = (
-        "name", "url", "interval_s", "count", "transport",
-        "status", "status_at", "last_error", "attempt", "next_attempt_at", "created_at", "captures_link",
+        "name",
+        "url",
+        "interval_s",
+        "count",
+        "transport",
+        "status",
+        "status_at",
+        "last_error",
+        "attempt",
+        "next_attempt_at",
+        "created_at",
+        "captures_link",
     )
     readonly_fields = (
-        "name", "url", "status", "status_at", "last_error", "attempt", "next_attempt_at", "created_at",
+        "name",
+        "url",
+        "status",
+        "status_at",
+        "last_error",
+        "attempt",
+        "next_attempt_at",
+        "created_at",
         "captures_link",
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Stream]:
-        return super().get_queryset(request).annotate(capture_count=Count("captures"))
+        streams: QuerySet[Stream] = super().get_queryset(request)
+        return streams.annotate(capture_count=Count("captures"))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False  # /start makes streams: it takes the address apart and hides its credentials
@@ -55,7 +74,7 @@ class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="last error", ordering="error_code")
     def last_error(self, stream: Stream) -> str:
-        return f"{stream.error_code}: {stream.error_text}" if stream.error_code else "–"
+        return f"{stream.error_code}: {stream.error_text}" if stream.error_code else NOTHING
 
     @admin.display(description="captures", ordering="capture_count")
     def captures_link(self, stream: Stream) -> SafeString:
@@ -107,14 +126,22 @@ class FrameInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
         return f"{frame.score:.1f}"
 
     def size(self, frame: Frame) -> str:
-        return f"{frame.width} × {frame.height}"
+        return f"{frame.width} x {frame.height}"
 
 
 @admin.register(Capture)
 class CaptureAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
-        "id", "stream", "grid_small", "state", "started_at", "finished_at", "frames_kept", "samples",
-        "host_name", "reason",
+        "id",
+        "stream",
+        "grid_small",
+        "state",
+        "started_at",
+        "finished_at",
+        "frames_kept",
+        "samples",
+        "host_name",
+        "reason",
     )
     list_display_links = ("id", "grid_small")
     list_filter = (("stream", admin.RelatedOnlyFieldListFilter), "ending", "error_code", "started_at")
@@ -123,25 +150,40 @@ class CaptureAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     list_select_related = ("stream",)
     inlines = (FrameInline,)
     fields = (
-        "stream", "grid_large", "state", "reason", "started_at", "stop_requested_at", "finished_at",
-        "interval_s", "count", "transport", "frames_kept", "samples", "missed", "rejected", "connections",
-        "last_sample_at", "host_name",
+        "stream",
+        "grid_large",
+        "state",
+        "reason",
+        "started_at",
+        "stop_requested_at",
+        "finished_at",
+        "interval_s",
+        "count",
+        "transport",
+        "frames_kept",
+        "samples",
+        "missed",
+        "rejected",
+        "connections",
+        "last_sample_at",
+        "host_name",
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return self.fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Capture]:
-        return super().get_queryset(request).select_related("stream").annotate(frame_count=Count("frames"))
+        captures: QuerySet[Capture] = super().get_queryset(request)
+        return captures.select_related("stream").annotate(frame_count=Count("frames"))
 
     @admin.display(description="grid")
     def grid_small(self, capture: Capture) -> SafeString | str:
-        return _picture(reverse("grid", args=[capture.pk]), f"Grid of {capture}") if capture.grid else "–"
+        return _picture(reverse("grid", args=[capture.pk]), f"Grid of {capture}") if capture.grid else NOTHING
 
     @admin.display(description="grid")
     def grid_large(self, capture: Capture) -> SafeString | str:
         if not capture.grid:
-            return "–"
+            return NOTHING
         url = reverse("grid", args=[capture.pk])
         return format_html(
             '<a href="{0}"><img src="{0}" alt="Grid of {1}" style="max-width:100%;max-height:60vh"></a>', url, capture
@@ -161,7 +203,7 @@ class CaptureAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description="reason of ending", ordering="ending")
     def reason(self, capture: Capture) -> str:
         error = f"{capture.error_code}: {capture.error_text}" if capture.error_code else ""
-        return ", last error ".join(filter(None, [capture.get_ending_display(), error])) or "–"
+        return ", last error ".join(filter(None, [capture.get_ending_display(), error])) or NOTHING
 
 
 @admin.register(Host)
@@ -171,5 +213,8 @@ class HostAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
 def _picture(url: str, words: str) -> SafeString:
     return format_html(
-        '<img src="{}" alt="{}" loading="lazy" style="width:{}px;height:auto;display:block">', url, words, THUMBNAIL_PX
+        '<img src="{}" alt="{}" loading="lazy" style="width:{}px;height:auto;display:block">',
+        url,
+        words,
+        THUMBNAIL_PX,
     )

@@ -37,9 +37,7 @@ class Claim:
 
     def rows(self) -> "QuerySet[Capture]":
         """The capture as long as this claim holds: at most one row. Update through it, and look at the count."""
-        return Capture.objects.filter(
-            pk=self.capture_id, claimed_by=self.host_id, epoch=self.epoch, finished_at=None
-        )
+        return Capture.objects.filter(pk=self.capture_id, claimed_by=self.host_id, epoch=self.epoch, finished_at=None)
 
 
 def is_free() -> Q:

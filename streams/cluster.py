@@ -66,10 +66,11 @@ class Cluster:
 
     def _sweep(self) -> None:
         """Orphaned workers and pushers would go on taking jobs."""
-        assert self._process
+        process, self._process = self._process, None
+        if process is None:
+            return
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        if self._process.stdin:
-            self._process.stdin.close()
-        self._process = None
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdin:
+            process.stdin.close()

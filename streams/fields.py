@@ -7,7 +7,7 @@ from django.conf import settings
 from django.db import models
 
 
-class EncryptedTextField(models.TextField):
+class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
     """Text that is encrypted at rest with MultiFernet: CREDENTIALS_KEYS, newest first.
 
     Reads as the plain text. What no key opens reads as None, so that a lost key costs the passwords and not

@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 class PlainNumberField(forms.FloatField):
     """A finite number in plain ASCII: no underscores, no digits of other scripts."""
 
-    def to_python(self, value: Any) -> float | None:
+    def to_python(self, value: Any) -> float | None:  # type: ignore[override]
         if value not in self.empty_values and not _NUMBER.fullmatch(str(value).strip()):
             raise ValidationError(self.error_messages["invalid"], code="invalid")
         return super().to_python(value)
@@ -39,7 +39,7 @@ class WholeNumberField(forms.IntegerField):
 
 def _texts(invalid: str, required: str = "") -> dict[str, str]:
     keys = ("invalid", "min_value", "max_value", "max_length", "invalid_choice")
-    return {key: invalid for key in keys} | ({"required": required} if required else {})
+    return dict.fromkeys(keys, invalid) | ({"required": required} if required else {})
 
 
 class StartForm(forms.Form):
@@ -52,9 +52,7 @@ class StartForm(forms.Form):
         required=False,
         min_value=MIN_INTERVAL_S,
         max_value=MAX_INTERVAL_S,
-        error_messages=_texts(
-            f"interval must be a number of seconds from {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}."
-        ),
+        error_messages=_texts(f"interval must be a number of seconds from {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}."),
     )
     count = WholeNumberField(
         required=False,
@@ -65,9 +63,7 @@ class StartForm(forms.Form):
     name = forms.RegexField(
         re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}"),
         required=False,
-        error_messages=_texts(
-            f"name must be 1 to {MAX_NAME_LENGTH} letters, digits, dots, dashes or underscores."
-        ),
+        error_messages=_texts(f"name must be 1 to {MAX_NAME_LENGTH} letters, digits, dots, dashes or underscores."),
     )
     transport = forms.ChoiceField(
         choices=Transport.choices, required=False, error_messages=_texts("transport must be tcp or udp.")

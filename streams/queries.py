@@ -74,9 +74,7 @@ def ranked_frames(capture: Capture) -> "QuerySet[Frame]":
 
 def with_rank(frames: "QuerySet[Frame]") -> "QuerySet[Frame]":
     order = [F("score").desc(), F("number").asc()]
-    return frames.annotate(
-        rank=Window(RowNumber(), partition_by=[F("capture_id")], order_by=order)
-    )
+    return frames.annotate(rank=Window(RowNumber(), partition_by=[F("capture_id")], order_by=order))
 
 
 def has_living_host() -> bool:

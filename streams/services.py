@@ -52,7 +52,7 @@ class Started:
     is_new: bool
 
 
-# --- start and stop: wishes ------------------------------------------------------------------------------
+# --- start and stop: wishes -----------------------------------------------------------------------
 
 
 def start(wish: Wish) -> Started:
@@ -72,9 +72,7 @@ def start(wish: Wish) -> Started:
 
 def start_again(stream: Stream) -> Started:
     """Capture a known stream with the settings it has."""
-    return start(
-        Wish(stream.address, stream.interval_s, stream.count, stream.transport, name=stream.name)
-    )
+    return start(Wish(stream.address, stream.interval_s, stream.count, stream.transport, name=stream.name))
 
 
 def stop(stream: Stream) -> Capture | None:
@@ -158,7 +156,7 @@ def _nudge(job: str, capture_id: int) -> None:
     )
 
 
-# --- place: the job and the tick ---------------------------------------------------------------------------
+# --- place: the job and the tick ------------------------------------------------------------------
 
 
 def place(capture_id: int, host_name: str) -> bool:
@@ -184,7 +182,7 @@ def refuse(candidate: Candidate, error: CaptureError) -> None:
         finish(candidate.capture_id)
 
 
-# --- checkpoint, hand over, finish: what a recorder has ------------------------------------------------------
+# --- checkpoint, hand over, finish: what a recorder has -------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

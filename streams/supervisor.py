@@ -31,7 +31,7 @@ LEAVE_GRACE_S = 4.0
 FINISH_AFTER_S = 1.0
 
 
-# --- the plan --------------------------------------------------------------------------------------------------
+# --- the plan -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def plan(wanted: Sequence[Wanted], running: Mapping[int, Running], waiting: Abst
     )
 
 
-# --- the tick --------------------------------------------------------------------------------------------------
+# --- the tick -------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -175,10 +175,9 @@ class Supervisor:
             self._take_leave(recorder, recorder.final, now_s)
         elif _is_dead(recorder, now_s):
             self._bury(recorder)
-        elif recorder.left_s is None and recorder.process.asked_s is None:
-            if is_changed or now_s - recorder.pulled_s >= PULL_S:
-                recorder.pulled_s = now_s
-                recorder.process.pull(recorder.saved)
+        elif _may_be_asked(recorder) and (is_changed or now_s - recorder.pulled_s >= PULL_S):
+            recorder.pulled_s = now_s
+            recorder.process.pull(recorder.saved)
 
     def _save(self, recorder: _Recorder, report: Report) -> bool:
         """Checkpoint; whether it worked. What cannot be written stays with the recorder and comes again."""
@@ -294,6 +293,10 @@ class Supervisor:
         if not error and self._is_database_away:
             log.info("host=%s database back", self.host.name)
         self._is_database_away = error is not None
+
+
+def _may_be_asked(recorder: _Recorder) -> bool:
+    return recorder.left_s is None and recorder.process.asked_s is None
 
 
 def _is_dead(recorder: _Recorder, now_s: float) -> bool:

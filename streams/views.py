@@ -29,7 +29,7 @@ View = Callable[..., HttpResponse]
 Mistakes = dict[str, dict[str, str]]
 
 
-# --- /start and /stop ----------------------------------------------------------------------------------------
+# --- /start and /stop -----------------------------------------------------------------------------
 
 
 def call(view: View) -> View:
@@ -95,7 +95,8 @@ def _started(request: HttpRequest, started: services.Started) -> HttpResponse:
         "has_host": has_host,
         "message": words,
     }
-    line = f"{words}: process_name={stream.name} interval={capture.interval_s:g} count={capture.count} status={stream.status}"
+    line = f"{words}: process_name={stream.name} interval={capture.interval_s:g} count={capture.count} "
+    line += f"status={stream.status}"
     if not has_host:
         line += "\nNo supervisor is running: capturing begins when one is (manage.py supervise)."
     status = 201 if started.is_new else 200
@@ -114,7 +115,7 @@ def _wait_until_finished(capture: Capture) -> Capture:
     return capture
 
 
-# --- what a capture has come to --------------------------------------------------------------------------------
+# --- what a capture has come to -------------------------------------------------------------------
 
 
 @require_safe
@@ -213,7 +214,7 @@ def _image(image: FieldFile) -> FileResponse:
         raise Http404("There is no such picture.") from None
 
 
-# --- the first page, and health ----------------------------------------------------------------------------------
+# --- the first page, and health -------------------------------------------------------------------
 
 
 @require_safe
@@ -239,7 +240,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     return JsonResponse(found, status=200 if all(found.values()) else 503)
 
 
-# --- answers -------------------------------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
 def _wants(request: HttpRequest) -> str:

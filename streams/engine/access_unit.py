@@ -10,7 +10,7 @@ import re
 _START_CODE = re.compile(rb"\x00\x00\x01")
 # H.264: ITU-T H.264 table 7-1, slices are 1 to 5; H.265: ITU-T H.265 table 7-1, slice segments are 0 to 31.
 _H264_SLICES = range(1, 6)
-_HEVC_SLICES = range(0, 32)
+_HEVC_SLICES = range(32)
 _SEARCHED_BYTES = 4096  # parameter sets and SEI before a slice are far shorter
 
 

@@ -17,7 +17,7 @@ MAX_NAME_LENGTH = 64
 MASK = "***"
 # Keys under which cameras and relays take credentials in the query.
 SECRET_KEYS = frozenset(
-    "auth key pass passwd password pwd secret token user usr username access_token".split()
+    {"access_token", "auth", "key", "pass", "passwd", "password", "pwd", "secret", "token", "user", "username", "usr"}
 )
 
 _SCHEME = re.compile(r"(rtsps?)://(.*)", re.IGNORECASE | re.DOTALL)

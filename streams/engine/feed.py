@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 import av
 import av.error
@@ -188,7 +188,7 @@ def _open(address: Address, transport: str) -> InputContainer:
 
 
 def _joined(parts: list[AvPacket[VideoStream]]) -> AvPacket[VideoStream]:
-    whole: AvPacket[VideoStream] = av.Packet(b"".join(bytes(part) for part in parts))
+    whole = cast("AvPacket[VideoStream]", av.Packet(b"".join(bytes(part) for part in parts)))
     whole.is_keyframe = parts[0].is_keyframe
     return whole
 
@@ -229,6 +229,6 @@ def _diagnose(address: Address) -> errors.CaptureError:
 def _read_error(error: av.error.FFmpegError | None, silent_s: float) -> errors.CaptureError:
     if isinstance(error, TimeoutError) or silent_s >= SOCKET_TIMEOUT_S:
         return errors.Stalled()
-    if isinstance(error, MemoryError):
+    if isinstance(error, av.error.MemoryError):
         return errors.Undecodable("The stream asks for more memory than a recorder has.")
     return errors.Closed()

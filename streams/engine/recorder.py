@@ -20,8 +20,8 @@ from pathlib import Path
 
 import cv2
 
-from .session import Seed, Session, Settings
-from .wire import BadMessage, Changed, Inbox, Leave, Message, Pull, Report, encode
+from .session import Report, Seed, Session, Settings
+from .wire import BadMessage, Changed, Inbox, Leave, Message, Pull, encode
 
 # How often the answering thread looks at the clock for the session's deadline.
 WATCH_S = 1.0
@@ -31,6 +31,7 @@ _READ_BYTES = 1 << 20
 _ROOT = str(Path(__file__).resolve().parents[2])
 # malloc.h of glibc
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_HARMLESS = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR"})
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
 
@@ -71,7 +72,7 @@ class _Recorder:
         if not self._readable.poll(WATCH_S * 1000):
             return self._watch()
         data = self._link.recv(_READ_BYTES)
-        return bool(data) and all([self._obey(message) for message in self._inbox.feed(data)])
+        return bool(data) and all(self._obey(message) for message in self._inbox.feed(data))
 
     def _obey(self, message: Message) -> bool:
         match message:
@@ -186,7 +187,7 @@ class RecorderProcess:
 def _bare_environment() -> Iterator[None]:
     """The fork server inherits the environment of whoever starts it first: it shall hold no key and no address."""
     kept = dict(os.environ)
-    bare = {name: kept[name] for name in ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR") if name in kept}
+    bare = {name: value for name, value in kept.items() if name in _HARMLESS}
     # The server's own import path, and no thread before its forks.
     bare |= {"PYTHONPATH": _ROOT, "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     _replace_environment(bare)

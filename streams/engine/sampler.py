@@ -83,7 +83,7 @@ class StreamClock:
 
 @dataclass(slots=True)
 class Counts:
-    """`clean` and `rejected`: decoded frames that may be scored or not; `missed`: due times passed without a frame."""
+    """`clean` and `rejected`: decoded frames that may be scored or not; `missed`: due times without a frame."""
 
     clean: int = 0
     rejected: int = 0

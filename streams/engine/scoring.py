@@ -32,14 +32,14 @@ def _mean_luma(frame: VideoFrame) -> tuple[float, bool]:
 
 
 def luma_plane(frame: VideoFrame) -> NDArray[np.uint8] | NDArray[np.uint16] | None:
-    """The Y plane as a (height, width) view, uint8 or, for deeper video in low bits, uint16; None if there is none."""
+    """The Y plane as a (height, width) view: uint8, or uint16 for deeper video in the low bits; None without one."""
     name = frame.format.name
     if not name.startswith(("yuv", "nv12", "nv16", "gray")) or name.endswith(("be", "yuyv422", "uyvy422")):
         return None
     bits = frame.format.components[0].bits
-    dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
     plane = frame.planes[0]
-    rows = np.frombuffer(plane, dtype).reshape(-1, plane.line_size // dtype.itemsize)
+    data = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    rows = data if bits == 8 else data.view(np.uint16)
     return rows[: frame.height, : frame.width]
 
 

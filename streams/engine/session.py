@@ -44,7 +44,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """What earlier recorders of the same capture saved: (number, score) of each frame, and the last sample's number."""
+    """What earlier recorders of the capture saved: (number, score) of each frame, and the last sample's number."""
 
     samples: int = 0
     board: tuple[tuple[int, float], ...] = ()
@@ -64,7 +64,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Of this recorder alone, not of its forerunners. `rejected` counts frames, the others samples and connections."""
+    """Of this recorder alone, not of its forerunners. `rejected` counts frames."""
 
     samples: int = 0
     missed: int = 0

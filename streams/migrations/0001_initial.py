@@ -3,113 +3,209 @@
 import django.core.validators
 import django.db.models.deletion
 import django.utils.timezone
+from django.db import migrations, models
+
 import streams.fields
 import streams.models
-from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Host',
+            name="Host",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100, unique=True)),
-                ('slots', models.PositiveIntegerField()),
-                ('started_at', models.DateTimeField()),
-                ('heartbeat_at', models.DateTimeField()),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=100, unique=True)),
+                ("slots", models.PositiveIntegerField()),
+                ("started_at", models.DateTimeField()),
+                ("heartbeat_at", models.DateTimeField()),
             ],
             options={
-                'ordering': ('name',),
+                "ordering": ("name",),
             },
         ),
         migrations.CreateModel(
-            name='Stream',
+            name="Stream",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('interval_s', models.FloatField(default=1.0, help_text='Seconds from one sample to the next.', validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(86400.0)], verbose_name='interval (s)')),
-                ('count', models.PositiveSmallIntegerField(default=9, help_text='How many frames are kept.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(100)])),
-                ('transport', models.CharField(choices=[('tcp', 'TCP'), ('udp', 'UDP')], default='tcp', max_length=3)),
-                ('name', models.CharField(max_length=64, unique=True)),
-                ('url', models.CharField(max_length=1000, unique=True, verbose_name='URL')),
-                ('credentials', streams.fields.EncryptedTextField(blank=True, editable=False, null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('status', models.CharField(choices=[('idle', 'Idle'), ('queued', 'Queued'), ('connecting', 'Connecting'), ('capturing', 'Capturing'), ('reconnecting', 'Reconnecting'), ('stopping', 'Stopping'), ('failed', 'Failed')], default='idle', max_length=12)),
-                ('status_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('error_code', models.CharField(blank=True, max_length=32, verbose_name='error')),
-                ('error_text', models.CharField(blank=True, max_length=300, verbose_name='last error')),
-                ('attempt', models.PositiveIntegerField(default=0)),
-                ('next_attempt_at', models.DateTimeField(blank=True, null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "interval_s",
+                    models.FloatField(
+                        default=1.0,
+                        help_text="Seconds from one sample to the next.",
+                        validators=[
+                            django.core.validators.MinValueValidator(0.1),
+                            django.core.validators.MaxValueValidator(86400.0),
+                        ],
+                        verbose_name="interval (s)",
+                    ),
+                ),
+                (
+                    "count",
+                    models.PositiveSmallIntegerField(
+                        default=9,
+                        help_text="How many frames are kept.",
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(100),
+                        ],
+                    ),
+                ),
+                (
+                    "transport",
+                    models.CharField(choices=[("tcp", "TCP"), ("udp", "UDP")], default="tcp", max_length=3),
+                ),
+                ("name", models.CharField(max_length=64, unique=True)),
+                ("url", models.CharField(max_length=1000, unique=True, verbose_name="URL")),
+                ("credentials", streams.fields.EncryptedTextField(blank=True, editable=False, null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("idle", "Idle"),
+                            ("queued", "Queued"),
+                            ("connecting", "Connecting"),
+                            ("capturing", "Capturing"),
+                            ("reconnecting", "Reconnecting"),
+                            ("stopping", "Stopping"),
+                            ("failed", "Failed"),
+                        ],
+                        default="idle",
+                        max_length=12,
+                    ),
+                ),
+                ("status_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("error_code", models.CharField(blank=True, max_length=32, verbose_name="error")),
+                ("error_text", models.CharField(blank=True, max_length=300, verbose_name="last error")),
+                ("attempt", models.PositiveIntegerField(default=0)),
+                ("next_attempt_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'ordering': ('name',),
+                "ordering": ("name",),
             },
         ),
         migrations.CreateModel(
-            name='Capture',
+            name="Capture",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('interval_s', models.FloatField(default=1.0, help_text='Seconds from one sample to the next.', validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(86400.0)], verbose_name='interval (s)')),
-                ('count', models.PositiveSmallIntegerField(default=9, help_text='How many frames are kept.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(100)])),
-                ('transport', models.CharField(choices=[('tcp', 'TCP'), ('udp', 'UDP')], default='tcp', max_length=3)),
-                ('started_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('stop_requested_at', models.DateTimeField(blank=True, null=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('ending', models.CharField(blank=True, choices=[('stopped', 'Stopped'), ('failed', 'Failed')], max_length=8, verbose_name='reason of ending')),
-                ('error_code', models.CharField(blank=True, max_length=32, verbose_name='error')),
-                ('error_text', models.CharField(blank=True, max_length=300, verbose_name='last error')),
-                ('epoch', models.PositiveIntegerField(default=0)),
-                ('host_name', models.CharField(blank=True, max_length=100, verbose_name='host')),
-                ('samples', models.PositiveBigIntegerField(default=0)),
-                ('missed', models.PositiveBigIntegerField(default=0)),
-                ('rejected', models.PositiveBigIntegerField(default=0)),
-                ('connections', models.PositiveBigIntegerField(default=0)),
-                ('last_sample_at', models.DateTimeField(blank=True, null=True)),
-                ('grid', models.ImageField(blank=True, upload_to='grids/')),
-                ('claimed_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='captures', to='streams.host')),
-                ('stream', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='captures', to='streams.stream')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "interval_s",
+                    models.FloatField(
+                        default=1.0,
+                        help_text="Seconds from one sample to the next.",
+                        validators=[
+                            django.core.validators.MinValueValidator(0.1),
+                            django.core.validators.MaxValueValidator(86400.0),
+                        ],
+                        verbose_name="interval (s)",
+                    ),
+                ),
+                (
+                    "count",
+                    models.PositiveSmallIntegerField(
+                        default=9,
+                        help_text="How many frames are kept.",
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(100),
+                        ],
+                    ),
+                ),
+                (
+                    "transport",
+                    models.CharField(choices=[("tcp", "TCP"), ("udp", "UDP")], default="tcp", max_length=3),
+                ),
+                ("started_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("stop_requested_at", models.DateTimeField(blank=True, null=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "ending",
+                    models.CharField(
+                        blank=True,
+                        choices=[("stopped", "Stopped"), ("failed", "Failed")],
+                        max_length=8,
+                        verbose_name="reason of ending",
+                    ),
+                ),
+                ("error_code", models.CharField(blank=True, max_length=32, verbose_name="error")),
+                ("error_text", models.CharField(blank=True, max_length=300, verbose_name="last error")),
+                ("epoch", models.PositiveIntegerField(default=0)),
+                ("host_name", models.CharField(blank=True, max_length=100, verbose_name="host")),
+                ("samples", models.PositiveBigIntegerField(default=0)),
+                ("missed", models.PositiveBigIntegerField(default=0)),
+                ("rejected", models.PositiveBigIntegerField(default=0)),
+                ("connections", models.PositiveBigIntegerField(default=0)),
+                ("last_sample_at", models.DateTimeField(blank=True, null=True)),
+                ("grid", models.ImageField(blank=True, upload_to="grids/")),
+                (
+                    "claimed_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="captures",
+                        to="streams.host",
+                    ),
+                ),
+                (
+                    "stream",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="captures", to="streams.stream"
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-started_at', '-id'),
+                "ordering": ("-started_at", "-id"),
             },
         ),
         migrations.CreateModel(
-            name='Frame',
+            name="Frame",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveBigIntegerField(help_text='The how-manieth sample of the capture it was.')),
-                ('score', models.FloatField()),
-                ('captured_at', models.DateTimeField()),
-                ('width', models.PositiveIntegerField()),
-                ('height', models.PositiveIntegerField()),
-                ('image', models.ImageField(upload_to=streams.models.frame_path)),
-                ('capture', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='frames', to='streams.capture')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveBigIntegerField(help_text="The how-manieth sample of the capture it was.")),
+                ("score", models.FloatField()),
+                ("captured_at", models.DateTimeField()),
+                ("width", models.PositiveIntegerField()),
+                ("height", models.PositiveIntegerField()),
+                ("image", models.ImageField(upload_to=streams.models.frame_path)),
+                (
+                    "capture",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="frames", to="streams.capture"
+                    ),
+                ),
             ],
             options={
-                'ordering': ('capture', '-score', 'number'),
-                'constraints': [models.UniqueConstraint(fields=('capture', 'number'), name='one_frame_per_sample')],
+                "ordering": ("capture", "-score", "number"),
+                "constraints": [models.UniqueConstraint(fields=("capture", "number"), name="one_frame_per_sample")],
             },
         ),
         migrations.AddIndex(
-            model_name='capture',
-            index=models.Index(fields=['started_at', 'id'], name='capture_by_time'),
+            model_name="capture",
+            index=models.Index(fields=["started_at", "id"], name="capture_by_time"),
         ),
         migrations.AddIndex(
-            model_name='capture',
-            index=models.Index(condition=models.Q(('finished_at__isnull', True)), fields=['id'], name='capture_in_progress'),
+            model_name="capture",
+            index=models.Index(
+                condition=models.Q(("finished_at__isnull", True)), fields=["id"], name="capture_in_progress"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='capture',
-            constraint=models.UniqueConstraint(condition=models.Q(('finished_at__isnull', True)), fields=('stream',), name='one_capture_in_progress'),
+            model_name="capture",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("finished_at__isnull", True)), fields=("stream",), name="one_capture_in_progress"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='capture',
-            constraint=models.CheckConstraint(condition=models.Q(('finished_at__isnull', True), ('claimed_by__isnull', True), _connector='OR'), name='a_finished_capture_is_not_claimed'),
+            model_name="capture",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("finished_at__isnull", True), ("claimed_by__isnull", True), _connector="OR"),
+                name="a_finished_capture_is_not_claimed",
+            ),
         ),
     ]

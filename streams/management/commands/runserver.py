@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
 from django.contrib.staticfiles.management.commands.runserver import Command as RunServer
-from django.core.management import call_command
+from django.core.management import CommandParser, call_command
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 STOP_WITHIN_S = 15.0
@@ -20,7 +19,7 @@ STOP_WITHIN_S = 15.0
 class Command(RunServer):
     help = "Serves the site and runs the supervisor beside it: one, also with the autoreloader."
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--no-supervise", action="store_true", help="Serve the site alone.")
 

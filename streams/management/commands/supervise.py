@@ -7,12 +7,11 @@ import re
 import signal
 import sys
 import time
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import IO, Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from streams import claims
@@ -29,7 +28,7 @@ class Command(BaseCommand):
     help = "Runs the captures and jobs of this host until SIGTERM or SIGINT. One runs per host name."
     _is_stopping = False
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--parent",
             type=int,
