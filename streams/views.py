@@ -151,6 +151,7 @@ def _result_data(capture: Capture, frames: list[Frame], code: str) -> dict[str, 
     return {
         "process_name": capture.stream.name,
         "capture": capture.pk,
+        "status": capture.stream.status,
         "code": code or "complete",
         "message": _sentence(capture, len(frames), code),
         "started_at": capture.started_at,
