@@ -26,7 +26,8 @@ class Command(BaseCommand):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         cluster.start()
         while cluster.sentinel.is_alive() and not self._is_stopping:
-            self._is_stopping = self._is_stopping or bool(select.select([0], [], [], 0.2)[0])
+            if select.select([0], [], [], 0.2)[0]:  # end of file: the supervisor is gone
+                self._is_stopping = True
         if self._is_stopping:
             # Running jobs may end, but not for ever.
             timer = threading.Timer(GRACE_S, os.killpg, (0, signal.SIGKILL))
