@@ -28,7 +28,8 @@ CAPTURE_SLOTS = env.int("CAPTURE_SLOTS", 64, validate=validate.Range(0, 10_000))
 
 # --- security ----------------------------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", False)
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", socket.gethostname()])
+# This machine's own names always work: health checks and curl on the host use them.
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), *env.list("ALLOWED_HOSTS", [])]
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
 HTTPS = env.bool("HTTPS", False)
 LOG_LEVEL = env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(list(logging.getLevelNamesMapping())))

@@ -32,7 +32,7 @@ class ReadOnly:
 
 @admin.register(Stream)
 class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("name", "status", "last_error", "url", "interval_s", "count", "status_at", "captures_link")
+    list_display = ("name", "status", "last_error", "captures_link", "interval_s", "count", "url", "status_at")
     list_filter = ("status", "error_code")
     search_fields = ("name", "url")
     actions = ("start", "stop")
@@ -129,22 +129,34 @@ class FrameInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
         return f"{frame.width} x {frame.height}"
 
 
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state, state) for state in queries.CAPTURE_STATES]
+
+    def queryset(self, request: HttpRequest, captures: QuerySet[Capture]) -> QuerySet[Capture]:
+        state = queries.CAPTURE_STATES.get(self.value() or "")
+        return captures if state is None else captures.filter(state)
+
+
 @admin.register(Capture)
 class CaptureAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
         "id",
-        "stream",
         "grid_small",
+        "stream",
         "state",
+        "frames_kept",
         "started_at",
         "finished_at",
-        "frames_kept",
         "samples",
-        "host_name",
         "reason",
+        "host_name",
     )
     list_display_links = ("id", "grid_small")
-    list_filter = (("stream", admin.RelatedOnlyFieldListFilter), "ending", "error_code", "started_at")
+    list_filter = (StateFilter, ("stream", admin.RelatedOnlyFieldListFilter), "ending", "error_code", "started_at")
     date_hierarchy = "started_at"
     search_fields = ("stream__name", "stream__url")
     list_select_related = ("stream",)

@@ -2,12 +2,18 @@
 
 from dataclasses import dataclass
 
-from django.db.models import F, OuterRef, Prefetch, QuerySet, Subquery, Window
+from django.db.models import F, OuterRef, Prefetch, Q, QuerySet, Subquery, Window
 from django.db.models.functions import RowNumber
 
 from . import claims
 from .claims import Candidate
 from .models import Capture, Frame, Host, Stream
+
+CAPTURE_STATES = {
+    "in progress": Q(finished_at=None, stop_requested_at=None),
+    "stopping": Q(finished_at=None, stop_requested_at__isnull=False),
+    "finished": Q(finished_at__isnull=False),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,17 +132,13 @@ class Service:
         return self.post("/stop", accept, process_name=name)
 
     def capture(self, number: int) -> dict[str, Any]:
-        answer = requests.get(
-            f"{self.url}/captures/{number}/", headers={"Accept": "application/json"}, timeout=60
-        )
+        answer = requests.get(f"{self.url}/captures/{number}/", headers={"Accept": "application/json"}, timeout=60)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
 
     def wait_for_samples(self, capture: int, samples: int, limit_s: float = 90.0) -> None:
-        wait_for(
-            lambda: self.capture(capture)["samples"] >= samples, f"{samples} samples of {capture}", limit_s
-        )
+        wait_for(lambda: self.capture(capture)["samples"] >= samples, f"{samples} samples of {capture}", limit_s)
 
     def wait_for_error(self, capture: int, limit_s: float) -> dict[str, Any]:
         """The capture as soon as it says what is wrong."""

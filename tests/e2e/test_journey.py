@@ -145,9 +145,7 @@ def screenshot(html: Path, folder: Path) -> Picture:
     return np.asarray(cv2.imread(str(picture)), np.uint8)
 
 
-def cut_out(
-    seen: Picture, grid: Picture
-) -> Picture:
+def cut_out(seen: Picture, grid: Picture) -> Picture:
     """The grid as it stands in a page, found at whatever size it was painted, in its own size again."""
     height, width = grid.shape[:2]
     best, where = -1.0, (0, 0, 1.0)
@@ -170,9 +168,7 @@ def test_a_dozen_streams_run_beside_each_other(service: Service) -> None:
     clip = encode(Scene(320, 240, plan(4, levels=10, tail_s=10), fps=10))
     with ExitStack() as stack:
         cameras = {f"cam-{n}": stack.enter_context(ScriptedCamera(clip, path="cam")) for n in range(12)}
-        captures = {
-            name: service.begin(camera.url, name=name, interval="0.2") for name, camera in cameras.items()
-        }
+        captures = {name: service.begin(camera.url, name=name, interval="0.2") for name, camera in cameras.items()}
         for capture in captures.values():
             service.wait_for_samples(capture, 9)
         for name, camera in cameras.items():

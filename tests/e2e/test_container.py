@@ -1,0 +1,347 @@
+"""The image's steps, taken without Docker: the checkout read-only as /app, serve.sh run by nobody special."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+UID = 10001 if os.getuid() == 0 else os.getuid()
+# May read everything, as the tests' Python can stand in root's home, but write in its own folders only.
+AS_USER = [
+    "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups",
+    "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
+] if os.getuid() == 0 else []  # fmt: skip
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions with their arguments, continued lines joined."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M).replace("\\\n", " ")
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
+    return [(name, re.sub(r" +", " ", rest).strip()) for name, rest in lines]
+
+
+def arguments(instruction: str) -> list[str]:
+    return [rest for name, rest in dockerfile() if name == instruction]
+
+
+def image_environment() -> dict[str, str]:
+    return dict(pair.split("=", 1) for line in arguments("ENV") for pair in line.split())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(is_so: Callable[[], object], what: str, limit_s: float = 60) -> None:
+    end_s = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < end_s, f"{what}: not within {limit_s} s"
+        time.sleep(0.1)
+
+
+@dataclass
+class Container:
+    """A folder laid out as the image is, and serve.sh running in it."""
+
+    root: Path
+    port: int = field(default_factory=free_port)
+    settings: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    sessions: set[int] = field(default_factory=set)
+
+    @property
+    def app(self) -> Path:
+        return self.root / "app"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        folders = {"APP_DIR": self.app, "DATA_DIR": self.data, "MEDIA_ROOT": self.data / "media"}
+        return {
+            **image_environment(),
+            **{name: str(folder) for name, folder in folders.items()},
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "HOME": "/",
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            **self.settings,
+        }
+
+    def start(self) -> None:
+        with (self.root / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [*AS_USER, "bash", self.root / "opt/exercise/serve.sh"],
+                cwd=self.app,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def end(self, number: signal.Signals | None = None, limit_s: float = 60) -> int:
+        assert self.process
+        if number:
+            self.process.send_signal(number)
+        return self.process.wait(limit_s)
+
+    def is_healthy(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, self.log
+        check = [sys.executable, str(self.root / "opt/exercise/healthcheck")]
+        return subprocess.run(check, env=self.environment, capture_output=True).returncode == 0
+
+    @property
+    def log(self) -> str:
+        return (self.root / "log").read_text()
+
+    def processes(self) -> dict[int, str]:
+        """All that serve.sh started and that still runs: id to command line.
+
+        Known by its environment, which a job cluster in a session of its own has too, or, as a recorder's
+        is emptied, by a session that was seen before.
+        """
+        mark = f"DATA_DIR={self.data}".encode()
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    self.sessions.add(int(session))
+                if int(session) in self.sessions and state != "Z":
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue  # it ended meanwhile
+        return found
+
+    def runs(self, what: str) -> bool:
+        return any(what in line for line in self.processes().values())
+
+    def process_id(self, of: str) -> int:
+        """Of the oldest process with this in its command line."""
+        return min(pid for pid, line in self.processes().items() if of in line)
+
+    def snapshot(self) -> dict[str, tuple[int, int]]:
+        return {str(p): (p.lstat().st_mtime_ns, p.lstat().st_size) for p in [self.app, *self.app.rglob("*")]}
+
+
+def lay_image(root: Path) -> None:
+    """What the Dockerfile's COPY lines and image-install.sh lay down, but for the installed packages."""
+    listed = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "bench/", "media/")):
+            (root / "app" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / "app" / name)
+    (root / "opt/exercise").mkdir(parents=True)
+    for name in ("serve.sh", "healthcheck"):
+        shutil.copy(ROOT / "scripts" / name, root / "opt/exercise")
+    for folder in [root / "app", *(p for p in (root / "app").rglob("*") if p.is_dir())]:
+        folder.chmod(0o555)
+    (root / "data").mkdir()
+    os.chown(root / "data", UID, UID)
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Iterator[Container]:
+    lay_image(tmp_path)
+    container = Container(tmp_path)
+    yield container
+    for pid in container.processes():
+        os.kill(pid, signal.SIGKILL)
+    for folder in (tmp_path / "app").rglob("*"):
+        if folder.is_dir():
+            folder.chmod(0o755)
+    container.app.chmod(0o755)
+
+
+@pytest.fixture
+def stand_in(container: Container) -> Container:
+    """A container whose manage.py is a script of the test's: for deaths that are hard to come by."""
+    container.app.chmod(0o755)
+    (container.app / "manage.py").unlink()
+    shutil.rmtree(container.app / "rtspsite")
+    (container.app / "rtspsite").mkdir()
+    wsgi = 'def application(environ, start):\n    start("200 OK", [])\n    return [b"fine"]\n'
+    (container.app / "rtspsite" / "wsgi.py").write_text(wsgi)
+    return container
+
+
+def supervise_with(container: Container, script: str) -> None:
+    """`script` becomes `manage.py supervise`; `manage.py prepare` does nothing."""
+    head = "import signal, subprocess, sys, time\nif sys.argv[1] == 'prepare':\n    sys.exit()\n"
+    (container.app / "manage.py").write_text(head + script)
+
+
+def start_stand_in(container: Container) -> None:
+    container.start()
+    wait_until(lambda: "ready" in container.log, "the stand-in for the supervisor runs")
+    wait_until(container.is_healthy, "the website answers")
+
+
+READY = "print('ready', flush=True)\n"
+
+
+def start_a_capture(container: Container) -> None:
+    """Of a camera that is not there: its recorder goes on trying."""
+    body = urllib.parse.urlencode({"rtsp_url": f"rtsp://127.0.0.1:{free_port()}/nobody"}).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{container.port}/start", body) as answer:
+        assert answer.status == 201
+    wait_until(lambda: "recorder started" in container.log, "a recorder")
+
+
+def test_it_serves_captures_and_leaves_nobody_behind(container: Container) -> None:
+    before = container.snapshot()
+    container.start()
+    wait_until(container.is_healthy, "health")
+    start_a_capture(container)
+    assert container.runs("gunicorn")
+    assert container.runs("manage.py supervise")
+    assert container.runs("forkserver")
+    assert container.end(signal.SIGTERM) == 0, container.log
+    assert "still there" not in container.log
+    assert container.processes() == {}
+    assert container.snapshot() == before, "the checkout was written to"
+
+
+def test_a_killed_supervisor_takes_website_and_recorders_down(container: Container) -> None:
+    container.start()
+    wait_until(container.is_healthy, "health")
+    start_a_capture(container)
+    os.kill(container.process_id("manage.py supervise"), signal.SIGKILL)
+    assert container.end() == 128 + signal.SIGKILL
+    assert "the supervisor ended by itself with status 137" in container.log
+    assert "still there" not in container.log
+    assert container.processes() == {}
+
+
+def test_a_website_that_cannot_start_takes_the_supervisor_down(container: Container) -> None:
+    with socket.create_server(("127.0.0.1", container.port)):
+        container.start()
+        assert container.end() not in (0, None)
+    assert "the website ended by itself" in container.log
+    assert "still there" not in container.log
+    assert container.processes() == {}
+
+
+@pytest.mark.parametrize("name", ["DATA_DIR", "MEDIA_ROOT"])
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(container: Container, name: str) -> None:
+    folder = container.root / "mounted"
+    folder.mkdir(mode=0o555)
+    container.settings[name] = str(folder / "inside")
+    container.start()
+    assert container.end() == 1
+    (line,) = container.log.splitlines()
+    assert f"{name} {folder / 'inside'} is not writable for uid {UID}" in line
+    assert f"chown {UID}" in line
+
+
+def test_a_folder_without_the_checkout_is_told_in_one_sentence(container: Container) -> None:
+    container.settings["APP_DIR"] = str(container.data)
+    container.start()
+    assert container.end() == 1
+    (line,) = container.log.splitlines()
+    assert f"cannot read {container.data}/manage.py" in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_before_it_is_up_is_a_wanted_stop_too(stand_in: Container, number: signal.Signals) -> None:
+    (stand_in.app / "manage.py").write_text(f"import time\n{READY}time.sleep(60)\n")
+    stand_in.start()
+    wait_until(lambda: "ready" in stand_in.log, "prepare runs")
+    assert stand_in.end(number) == 0, stand_in.log
+    assert stand_in.processes() == {}
+
+
+def test_a_failed_preparation_ends_it(stand_in: Container) -> None:
+    (stand_in.app / "manage.py").write_text("raise SystemExit('no database')\n")
+    stand_in.start()
+    assert stand_in.end() == 1
+    assert "no database" in stand_in.log
+    assert "could not prepare" in stand_in.log
+
+
+def test_a_supervisor_that_ends_without_a_wish_is_a_failure_even_with_status_0(stand_in: Container) -> None:
+    supervise_with(stand_in, f"{READY}time.sleep(2)\n")
+    stand_in.start()
+    assert stand_in.end() == 1
+    assert stand_in.processes() == {}
+
+
+def test_what_a_killed_supervisor_left_in_another_session_is_ended(stand_in: Container) -> None:
+    orphan = "subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
+    supervise_with(stand_in, f"{orphan}{READY}time.sleep(300)\n")
+    start_stand_in(stand_in)
+    os.kill(stand_in.process_id("manage.py supervise"), signal.SIGKILL)
+    assert stand_in.end() == 137
+    assert "still there" not in stand_in.log
+    assert stand_in.processes() == {}
+
+
+def test_a_supervisor_that_does_not_leave_is_killed(stand_in: Container) -> None:
+    stand_in.settings["SERVE_STOP_WITHIN_S"] = "2"
+    supervise_with(stand_in, f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{READY}time.sleep(300)\n")
+    start_stand_in(stand_in)
+    assert stand_in.end(signal.SIGTERM) == 1
+    assert "still there 2 s after the stop" in stand_in.log
+    assert stand_in.processes() == {}
+
+
+def test_the_two_end_when_serve_itself_is_killed(stand_in: Container) -> None:
+    supervise_with(stand_in, f"{READY}time.sleep(300)\n")
+    start_stand_in(stand_in)
+    stand_in.end(signal.SIGKILL)
+    wait_until(lambda: not stand_in.processes(), "all gone", 20)
+
+
+def test_the_image_is_built_by_scripts_alone() -> None:
+    (step,) = arguments("RUN")
+    assert re.fullmatch(
+        r"PIP_NO_CACHE_DIR=1 bash /opt/exercise/image-install\.sh /opt/exercise/requirements\.txt", step
+    )
+    for line in arguments("COPY"):
+        *sources, target = line.split()
+        assert all((ROOT / source).exists() for source in sources)
+        assert target in ("/opt/exercise/", "/app")
+
+
+def test_the_image_runs_as_nobody_and_keeps_data_in_one_volume() -> None:
+    assert arguments("USER") == ["10001:10001"]
+    assert arguments("VOLUME") == ["/data"]
+    environment = image_environment()
+    assert environment["DATA_DIR"] == "/data"
+    assert environment["MEDIA_ROOT"].startswith("/data/")
+    assert environment["HOST"] == "0.0.0.0"
+    assert arguments("EXPOSE") == [environment["PORT"]]
+
+
+def test_a_checkout_mounted_over_app_hides_nothing_that_the_image_needs() -> None:
+    assert [line for line in arguments("COPY") if line.endswith(" /app")] == [". /app"]
+    assert "/app" not in (ROOT / "scripts/image-install.sh").read_text().replace("outside /app", "")
+    (entry,) = arguments("ENTRYPOINT")
+    (health,) = arguments("HEALTHCHECK")
+    assert entry == '["bash", "/opt/exercise/serve.sh"]'
+    assert health.endswith('CMD ["python3", "/opt/exercise/healthcheck"]')
+
+
+def test_the_scripts_and_the_volume_are_meant_for_the_same_user() -> None:
+    installed = (ROOT / "scripts/image-install.sh").read_text()
+    assert set(re.findall(r"--(?:uid|owner|group) (\d+)", installed)) == {"10001"}
