@@ -12,7 +12,7 @@ from environs import FileAwareEnv, validate
 from . import keys
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = FileAwareEnv(eager=False)
+env = FileAwareEnv(eager=False, strip_whitespace=True)
 
 # --- where data goes ---------------------------------------------------------------------------------------
 DATA_DIR = env.path("DATA_DIR", BASE_DIR / "data").resolve()

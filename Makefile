@@ -1,0 +1,54 @@
+# What a person does with a checkout. Needs bash and Python 3.11 or newer; the rest is installed into .venv.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+VENV ?= .venv
+PYTHON ?=
+WORKERS ?= 4
+ARGS ?=
+export VENV PYTHON
+
+# What the tests use beside Python packages: a real RTSP server (GStreamer's, with encoders) and a browser.
+PACKAGES ?= gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp python3-gi gstreamer1.0-plugins-base \
+	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly chromium
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: ## Make the virtual environment and install the pinned packages
+	@scripts/setup.sh requirements.txt
+
+.PHONY: run
+run: setup ## Migrate, then serve on PORT (8000) with capturing on, until Ctrl-C
+	@PYTHON="$(VENV)/bin/python" exec scripts/serve.sh
+
+.PHONY: setup-dev
+setup-dev: ## Install what the tests need, system packages too
+	@scripts/packages.sh $(PACKAGES)
+	@scripts/setup.sh requirements.txt requirements-dev.txt
+
+.PHONY: test
+test: lint ## Lint, then run the tests: make test ARGS="tests/engine -k leaderboard" WORKERS=2
+	"$(VENV)/bin/python" -m pytest -n $(WORKERS) $(ARGS)
+
+.PHONY: lint
+lint: setup-dev ## Check style, types, layers, migrations and deployment settings
+	@scripts/lint.sh
+
+.PHONY: format
+format: setup-dev ## Put the code into the project's format
+	"$(VENV)/bin/ruff" check --fix-only .
+	"$(VENV)/bin/ruff" format .
+
+.PHONY: requirements
+requirements: ## Compile the pins anew: make requirements ARGS=--upgrade
+	@scripts/requirements.sh $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what make and the tools made; captures and settings stay
+	@[ ! -e "$(VENV)/pyvenv.cfg" ] || rm -rf "$(VENV)"
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
