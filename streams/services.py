@@ -24,6 +24,7 @@ from .models import Capture, Ending, Frame, Host, Status, Stream, frame_path
 log = logging.getLogger(__name__)
 
 _NAME_TRIES = 1000
+_START_TRIES = 50  # each lost to another request that got further: far more than ask at once
 
 
 class StartRefused(Exception):
@@ -62,12 +63,15 @@ def start(wish: Wish) -> Started:
     AddressRefused for an address that is never connected to.
     """
     check_literal(wish.address)
+    tries = 0
     while True:
         try:
             with transaction.atomic():
                 return _start(_stream_of(wish), wish)
-        except IntegrityError:
-            continue  # another request made the same stream or capture just now: read what it made
+        except IntegrityError:  # another request made the same stream or capture just now: read what it made
+            tries += 1
+            if tries == _START_TRIES:
+                raise
 
 
 def start_again(stream: Stream) -> Started:
@@ -138,6 +142,8 @@ def _free_name(wish: Wish) -> str:
 def _check_same(running: Capture, wish: Wish) -> None:
     """A repeat that asks for something else must not pass for done."""
     stream = running.stream
+    if running.stop_requested_at:
+        raise StartRefused("process_name", "stopping", f"{stream.name} is being stopped: start it again in a moment.")
     asked = (wish.interval_s, wish.count, wish.transport, wish.address.secret)
     if asked == (running.interval_s, running.count, running.transport, stream.credentials or ""):
         return

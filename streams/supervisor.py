@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, DataError, IntegrityError, close_old_connections
 
 from . import claims, queries, services
 from .claims import Claim, ClaimLost
@@ -81,7 +81,7 @@ class _Recorder:
     name: str
     base: services.Totals
     started_s: float
-    pulled_s: float
+    pulled_s: float = 0.0
     saved: frozenset[int] = frozenset()
     status: Status = field(default_factory=Status)
     left_s: float | None = None
@@ -158,8 +158,12 @@ class Supervisor:
             try:
                 self._hear_one(recorder, time.monotonic())
             except ClaimLost:
-                log.warning("stream=%s capture=%s claim lost", recorder.name, capture_id)
+                _log(recorder, logging.WARNING, "claim lost")
                 self._end(capture_id)
+            except (DataError, IntegrityError):  # what this one reports cannot be true: the others go on
+                log.exception("stream=%s capture=%s report refused", recorder.name, capture_id)
+                self._end(capture_id)
+                self._restart_later(recorder)
 
     def _hear_one(self, recorder: _Recorder, now_s: float) -> None:
         is_changed = False
@@ -239,9 +243,16 @@ class Supervisor:
             claims.claim(self.host, unclaimed.to_capture)
         now_s = time.monotonic()
         self._to_finish_since_s = {pk: self._to_finish_since_s.get(pk, now_s) for pk in unclaimed.to_finish}
-        for capture_id, since_s in self._to_finish_since_s.items():
+        for capture_id, since_s in list(self._to_finish_since_s.items()):
             if now_s - since_s > FINISH_AFTER_S:
-                services.finish(capture_id)
+                self._finish(capture_id)
+
+    def _finish(self, capture_id: int) -> None:
+        try:
+            services.finish(capture_id)
+        except OSError as error:
+            log.error("capture=%s grid failed error=%s", capture_id, error.strerror)
+            self._to_finish_since_s[capture_id] = time.monotonic() + PULL_S
 
     def _apply(self, wanted: Sequence[Wanted]) -> None:
         ids = {row.capture_id for row in wanted}
@@ -258,7 +269,10 @@ class Supervisor:
         for row in todo.hand_over:
             services.hand_over(self._claim(row))
         for row in todo.start:
-            self._start(row)
+            try:
+                self._start(row)
+            except OSError as error:  # no process or memory left: another tick, or another host
+                log.error("capture=%s recorder not started error=%s", row.capture_id, error.strerror)
 
     def _claim(self, row: Wanted) -> Claim:
         return Claim(row.capture_id, self.host.pk, row.epoch)
@@ -274,7 +288,6 @@ class Supervisor:
             name=stream.name,
             base=services.Totals.of(capture),
             started_s=time.monotonic(),
-            pulled_s=time.monotonic(),
         )
         self._recorders[row.capture_id] = recorder
         _log(recorder, logging.INFO, "recorder started pid=%s frames_kept=%s", recorder.process.pid, len(board))

@@ -60,7 +60,7 @@ def start(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
     try:
         started = services.start(form.wish())
     except services.StartRefused as error:
-        status = 409 if error.code == "already_running" else 400
+        status = 400 if error.field == "name" else 409
         return _mistaken(request, {error.field: {"code": error.code, "message": str(error)}}, status)
     except AddressRefused as error:
         return _mistaken(request, {"rtsp_url": {"code": error.code, "message": str(error)}})

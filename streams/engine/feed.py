@@ -169,10 +169,19 @@ def open_feed(address: Address, transport: str) -> RTSPFeed:
     """
     resolve(address)
     container = _open(address, transport)
-    if not container.streams.video:
+    stream = next(iter(container.streams.video), None)
+    if stream is None:
         container.close()
         raise errors.NoVideo
-    return RTSPFeed(container, container.streams.video[0])
+    if not _has_decoder(stream):
+        container.close()
+        raise errors.Undecodable
+    return RTSPFeed(container, stream)
+
+
+def _has_decoder(stream: VideoStream) -> bool:
+    """PyAV's stubs do not say that the context may be None."""
+    return stream.codec_context is not None
 
 
 def _open(address: Address, transport: str) -> InputContainer:

@@ -14,12 +14,14 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import cv2
 
+from .errors import RecorderDied
 from .session import Report, Seed, Session, Settings
 from .wire import BadMessage, Changed, Inbox, Leave, Message, Pull, encode
 
@@ -39,7 +41,6 @@ _CONTEXT.set_forkserver_preload([__name__])
 def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
     """The recorder's main function: capture until told to leave or until the supervisor is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _give_memory_back()
     cv2.setNumThreads(1)
     _Recorder(settings, seed, link).run()
@@ -54,7 +55,9 @@ class _Recorder:
         self._has_said_changed = False
         self._inbox = Inbox()
         self._session = Session(settings, seed, on_change=self._say_changed)
-        self._thread = threading.Thread(target=self._session.run, name="session", daemon=True)
+        self._thread = threading.Thread(target=self._run_session, name="session", daemon=True)
+        self._is_told_to_leave = False
+        signal.signal(signal.SIGTERM, self._note)
 
     def run(self) -> None:
         self._thread.start()
@@ -67,8 +70,21 @@ class _Recorder:
         self._thread.join(LEAVE_S)
         os._exit(0)  # a thread that hangs inside C code must not keep the process
 
+    def _note(self, *_: object) -> None:
+        self._is_told_to_leave = True
+
+    def _run_session(self) -> None:
+        try:
+            self._session.run()
+        except Exception as error:  # the outermost loop of this thread; a message could quote what a camera sent
+            traceback.print_tb(error.__traceback__)
+            self._session.fail(RecorderDied(f"The recorder met a fault of its own: {type(error).__name__}."))
+
     def _answer(self) -> bool:
         """One round; whether to go on."""
+        if self._is_told_to_leave:
+            self._end()
+            return False
         if not self._readable.poll(WATCH_S * 1000):
             return self._watch()
         data = self._link.recv(_READ_BYTES)

@@ -14,6 +14,8 @@ from .session import Counters, Picture, Report, State, Status
 
 _LENGTHS = struct.Struct("!II")  # bytes of JSON, bytes of pictures
 MAX_MESSAGE_BYTES = 1 << 30
+MAX_WHOLE = 1 << 31  # what every database's integers hold
+MAX_REAL = 1e11  # seconds since 1970 that a datetime holds
 
 
 class BadMessage(Exception):
@@ -111,18 +113,58 @@ def _incoming(data: bytes, blob: bytes) -> Message:
 
 
 def _report(head: dict[str, Any], blob: bytes) -> Report:
-    status = dict(head["status"])
-    video = status.pop("video")
-    state = State(status.pop("state"))
     fresh = []
     for fields in head["fresh"]:
-        length = int(fields.pop("jpeg"))
-        fresh.append(Picture(**fields, jpeg=blob[:length]))
+        length = _whole(fields["jpeg"])
+        fresh.append(_picture(fields, blob[:length]))
         blob = blob[length:]
     return Report(
-        status=Status(state=state, video=Video(**video) if video else None, **status),
-        counters=Counters(**head["counters"]),
-        board=tuple((int(number), float(score)) for number, score in head["board"]),
+        status=_status(head["status"]),
+        counters=_counters(head["counters"]),
+        board=tuple((_whole(number), _real(score)) for number, score in head["board"]),
         fresh=tuple(fresh),
         is_final=bool(head["is_final"]),
     )
+
+
+def _status(fields: dict[str, Any]) -> Status:
+    video, next_at = fields["video"], fields["next_attempt_at"]
+    return Status(
+        state=State(fields["state"]),
+        error_code=str(fields["error_code"]),
+        error_text=str(fields["error_text"]),
+        attempt=_whole(fields["attempt"]),
+        next_attempt_at=None if next_at is None else _real(next_at),
+        video=video and Video(str(video["codec"]), _whole(video["width"]), _whole(video["height"])),
+    )
+
+
+def _counters(fields: dict[str, Any]) -> Counters:
+    last_at = fields["last_sample_at"]
+    return Counters(
+        **{name: _whole(fields[name]) for name in ("samples", "missed", "rejected", "connections")},
+        last_sample_at=None if last_at is None else _real(last_at),
+    )
+
+
+def _picture(fields: dict[str, Any], jpeg: bytes) -> Picture:
+    return Picture(
+        number=_whole(fields["number"]),
+        score=_real(fields["score"]),
+        captured_at=_real(fields["captured_at"]),
+        width=_whole(fields["width"]),
+        height=_whole(fields["height"]),
+        jpeg=jpeg,
+    )
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < MAX_WHOLE:
+        raise BadMessage("a number out of range")
+    return value
+
+
+def _real(value: Any) -> float:
+    if type(value) not in (int, float) or not abs(value) < MAX_REAL:
+        raise BadMessage("a number out of range")
+    return float(value)
