@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.camera.clip import Scene
+from tests.camera.server import ScriptedCamera
+
 ROOT = Path(__file__).resolve().parents[2]
 UID = 10001 if os.getuid() == 0 else os.getuid()
 # May read everything, as the tests' Python can stand in root's home, but write in its own folders only.
@@ -202,9 +205,7 @@ READY = "print('ready', flush=True)\n"
 
 def start_a_capture(container: Container) -> None:
     """Of a camera that is not there: its recorder goes on trying."""
-    body = urllib.parse.urlencode({"rtsp_url": f"rtsp://127.0.0.1:{free_port()}/nobody"}).encode()
-    with urllib.request.urlopen(f"http://127.0.0.1:{container.port}/start", body) as answer:
-        assert answer.status == 201
+    post(container, "start", rtsp_url=f"rtsp://127.0.0.1:{free_port()}/nobody")
     wait_until(lambda: "recorder started" in container.log, "a recorder")
 
 
@@ -220,6 +221,26 @@ def test_it_serves_captures_and_leaves_nobody_behind(container: Container) -> No
     assert "still there" not in container.log
     assert container.processes() == {}
     assert container.snapshot() == before, "the checkout was written to"
+
+
+def test_a_capture_gives_its_grid_and_stays_in_the_volume(container: Container) -> None:
+    with ScriptedCamera(Scene(320, 240, (80.0, 120.0), fps=10)) as camera:
+        container.start()
+        wait_until(container.is_healthy, "health")
+        assert b"process_name=demo" in post(container, "start", rtsp_url=camera.url, interval="0.2")
+        grids = container.data / "media" / "grids"
+        wait_until(lambda: len(list(container.data.glob("media/frames/1/*"))) == 9, "nine frames in the volume")
+        page = post(container, "stop", process_name="demo")
+    assert b"The 9 brightest of" in page
+    assert b'src="data:image/jpeg;base64,' in page
+    assert [file.name for file in grids.iterdir()] == ["1.jpg"]
+    assert container.end(signal.SIGTERM) == 0, container.log
+
+
+def post(container: Container, path: str, **fields: str) -> bytes:
+    body = urllib.parse.urlencode(fields).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{container.port}/{path}", body) as answer:
+        return bytes(answer.read())
 
 
 def test_a_killed_supervisor_takes_website_and_recorders_down(container: Container) -> None:
