@@ -72,6 +72,9 @@ class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def save_model(self, request: HttpRequest, stream: Stream, form: Any, change: bool) -> None:
+        stream.save(update_fields=form.changed_data)  # the supervisor writes the rest meanwhile
+
     @admin.display(description="last error", ordering="error_code")
     def last_error(self, stream: Stream) -> str:
         return f"{stream.error_code}: {stream.error_text}" if stream.error_code else NOTHING
@@ -82,7 +85,7 @@ class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         count: int = stream.capture_count  # type: ignore[attr-defined]
         return format_html('<a href="{}">{} capture{}</a>', url, count, "" if count == 1 else "s")
 
-    @admin.action(description="Start capturing the selected streams")
+    @admin.action(permissions=["change"], description="Start capturing the selected streams")
     def start(self, request: HttpRequest, streams: QuerySet[Stream]) -> None:
         for stream in streams:
             try:
@@ -93,7 +96,7 @@ class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             words = "started" if started.is_new else "is already running"
             self.message_user(request, f"{stream.name} {words}.", messages.SUCCESS)
 
-    @admin.action(description="Stop capturing the selected streams")
+    @admin.action(permissions=["change"], description="Stop capturing the selected streams")
     def stop(self, request: HttpRequest, streams: QuerySet[Stream]) -> None:
         for stream in streams:
             capture = services.stop(stream)
@@ -111,7 +114,7 @@ class FrameInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     verbose_name_plural = "frames, best first"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Frame]:
-        return queries.with_rank(super().get_queryset(request))
+        return queries.with_rank(super().get_queryset(request).select_related("capture__stream"))
 
     def rank(self, frame: Frame) -> int:
         rank: int = frame.rank  # type: ignore[attr-defined]

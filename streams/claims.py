@@ -17,6 +17,10 @@ HEARTBEAT_S = 2.0
 CLAIM_S = 15.0  # seven heartbeats: a host that swaps or sits out a long checkpoint keeps its captures
 
 
+class HostTaken(Exception):
+    """Two supervisors run under one host name; the later one has its claims."""
+
+
 class ClaimLost(Exception):
     """The capture is finished, or another host's: write nothing more about it."""
 
@@ -53,15 +57,18 @@ def is_alive() -> Q:
 def register(name: str, slots: int) -> Host:
     """A supervisor starts under this name: whatever its forerunner still claimed is free again."""
     with transaction.atomic():
-        host, _ = Host.objects.update_or_create(
-            name=name, defaults={"slots": slots, "started_at": Now(), "heartbeat_at": Now()}
-        )
+        new = {"slots": slots, "started_at": Now(), "heartbeat_at": Now()}
+        host, _ = Host.objects.get_or_create(name=name, defaults=new)
+        Host.objects.filter(pk=host.pk).update(**new, epoch=F("epoch") + 1)
         release_all(host)
+    host.refresh_from_db()
     return host
 
 
 def heartbeat(host: Host) -> None:
-    Host.objects.filter(pk=host.pk).update(heartbeat_at=Now())
+    """Raises HostTaken if another supervisor has registered under the same name since."""
+    if not Host.objects.filter(pk=host.pk, epoch=host.epoch).update(heartbeat_at=Now()):
+        raise HostTaken(host.name)
 
 
 def claim(host: Host, candidates: Sequence[Candidate]) -> list[int]:

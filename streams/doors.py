@@ -4,6 +4,7 @@ import json
 import re
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation
 from django.http import HttpRequest, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
@@ -23,6 +24,8 @@ class BadInput(Exception):
 
 def fields(request: HttpRequest) -> dict[str, str]:
     """The fields of a form or of a JSON object, as text. Raises BadInput."""
+    if int(request.META.get("CONTENT_LENGTH") or 0) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        raise BadInput(f"The body is too large: {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024} kB is the limit.")
     if request.content_type in _FORMS:
         found = _form(request)
     elif request.content_type == "application/json":
@@ -43,13 +46,22 @@ def is_cross_site(request: HttpRequest) -> bool:
     if site not in ("same-origin", "none"):
         return True
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.get_host()
+    return origin is not None and _host_of(origin) != request.get_host()
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _form(request: HttpRequest) -> dict[str, str]:
     try:
+        if request.content_type == _FORMS[0]:
+            request.body.decode("utf-8")  # Django would read other bytes as Latin-1
         return {name: str(value) for name, value in request.POST.items()}
-    except (BadRequest, SuspiciousOperation, MultiPartParserError, UnreadablePostError, ValueError):
+    except (BadRequest, SuspiciousOperation, MultiPartParserError, UnreadablePostError, ValueError, LookupError):
         raise BadInput("The form is broken, too large or not UTF-8.") from None
 
 

@@ -61,7 +61,7 @@ class StartForm(forms.Form):
         error_messages=_texts(f"count must be a whole number of frames from 1 to {MAX_COUNT}."),
     )
     name = forms.RegexField(
-        re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}"),
+        re.compile(rf"\A[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}\Z"),
         required=False,
         error_messages=_texts(f"name must be 1 to {MAX_NAME_LENGTH} letters, digits, dots, dashes or underscores."),
     )

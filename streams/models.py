@@ -42,6 +42,9 @@ class Host(models.Model):
 
     name = models.CharField(max_length=100, unique=True)
     slots = models.PositiveIntegerField()
+    epoch = models.PositiveIntegerField(
+        default=0, help_text="Grows with every supervisor that starts under the name."
+    )
     started_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField()
 
@@ -77,7 +80,7 @@ class Stream(CaptureSettings):
 
     name = models.CharField(max_length=MAX_NAME_LENGTH, unique=True)
     url = models.CharField("URL", max_length=MAX_URL_LENGTH, unique=True)
-    credentials = EncryptedTextField(blank=True, editable=False, null=True)
+    credentials = EncryptedTextField(blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     status = models.CharField(max_length=12, choices=Status, default=Status.IDLE)
     status_at = models.DateTimeField(default=timezone.now)
@@ -94,7 +97,7 @@ class Stream(CaptureSettings):
 
     @property
     def address(self) -> Address:
-        return join(self.url, self.credentials or "")
+        return join(self.url, self.credentials)
 
 
 class Capture(CaptureSettings):
@@ -147,11 +150,6 @@ class Capture(CaptureSettings):
         return self.finished_at is not None
 
 
-def frame_path(frame: "Frame", _name: str) -> str:
-    """Named by the service, never by input."""
-    return f"frames/{frame.capture_id}/{frame.number}.jpg"
-
-
 class Frame(models.Model):
     """A sample on the leaderboard, saved. `score` is its brightness, 0 to 255."""
 
@@ -161,7 +159,7 @@ class Frame(models.Model):
     captured_at = models.DateTimeField()
     width = models.PositiveIntegerField()
     height = models.PositiveIntegerField()
-    image = models.ImageField(upload_to=frame_path)
+    image = models.ImageField(upload_to="frames/")
 
     class Meta:
         ordering = ("capture", "-score", "number")

@@ -1,13 +1,16 @@
 """Every write: start, stop, place, checkpoint, hand over, finish. Doors and the supervisor call these."""
 
+import errno
 import logging
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from django.core.files.base import ContentFile
 from django.db import IntegrityError, transaction
+from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Now
 from django_q.tasks import async_task
 
@@ -19,7 +22,8 @@ from .engine.errors import AddressRefused, CaptureError, RecorderDied, Unreachab
 from .engine.resolver import resolve
 from .engine.session import Picture, Report, State
 from .engine.session import Status as EngineStatus
-from .models import Capture, Ending, Frame, Host, Status, Stream, frame_path
+from .fields import Sealed
+from .models import Capture, Ending, Frame, Host, Status, Stream
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +79,10 @@ def start(wish: Wish) -> Started:
 
 
 def start_again(stream: Stream) -> Started:
-    """Capture a known stream with the settings it has."""
+    """Capture a known stream with the settings it has. Raises StartRefused and AddressRefused as `start`."""
+    if isinstance(stream.credentials, Sealed):
+        words = f"The password of {stream.name} cannot be read with the present keys: start it with its address."
+        raise StartRefused("process_name", "credentials_sealed", words)
     return start(Wish(stream.address, stream.interval_s, stream.count, stream.transport, name=stream.name))
 
 
@@ -145,7 +152,7 @@ def _check_same(running: Capture, wish: Wish) -> None:
     if running.stop_requested_at:
         raise StartRefused("process_name", "stopping", f"{stream.name} is being stopped: start it again in a moment.")
     asked = (wish.interval_s, wish.count, wish.transport, wish.address.secret)
-    if asked == (running.interval_s, running.count, running.transport, stream.credentials or ""):
+    if asked == (running.interval_s, running.count, running.transport, stream.credentials):
         return
     raise StartRefused(
         "process_name",
@@ -212,7 +219,7 @@ def checkpoint(claim: Claim, base: Totals, report: Report) -> frozenset[int]:
     go last: at any instant each row has its whole file. Raises ClaimLost, and then leaves nothing behind; OSError
     when a file cannot be written.
     """
-    frames = [_write_file(claim.capture_id, picture) for picture in report.fresh]
+    frames = _write_files(claim.capture_id, report.fresh)
     try:
         with transaction.atomic():
             _save_counters(claim, base, report)
@@ -256,39 +263,58 @@ def fail(claim: Claim, error_code: str, error_text: str) -> None:
 def finish(capture_id: int) -> bool:
     """Make the grid of a stopped capture that no living host records, and close it; whether this call did.
 
-    Two that run at once make two grids and keep one.
+    Two that run at once make two grids and keep the later one.
     """
     capture = queries.capture_to_finish(capture_id)
-    if capture is None:
+    if capture is None or not _fence(capture):
         return False
-    grid = _compose(capture)
-    name = capture.grid.storage.save(f"grids/{capture_id}.jpg", ContentFile(grid)) if grid else ""
+    _write_grid(capture)
     with transaction.atomic():
         rows = Capture.objects.filter(pk=capture_id, epoch=capture.epoch, finished_at=None)
-        is_ours = bool(rows.update(grid=name, finished_at=Now(), claimed_by=None))
+        is_ours = bool(rows.update(grid=capture.grid.name, finished_at=Now(), claimed_by=None))
         if is_ours:
             status = Status.FAILED if capture.ending == Ending.FAILED else Status.IDLE
             _set_status(capture.stream_id, status, capture.error_code, capture.error_text)
-    if not is_ours and name:
-        capture.grid.storage.delete(name)
+    if not is_ours:
+        _delete(capture.grid)
     if is_ours:
         log.info("stream=%s capture=%s finished ending=%s", capture.stream, capture_id, capture.ending)
     return is_ours
 
 
-def _write_file(capture_id: int, picture: Picture) -> Frame:
-    """The JPEG on disk, and the row for it, not saved yet."""
-    frame = Frame(
+def _write_files(capture_id: int, pictures: Sequence[Picture]) -> list[Frame]:
+    """The JPEGs on disk, and the rows for them, not saved yet. All or, with an OSError, none."""
+    frames: list[Frame] = []
+    try:
+        for picture in pictures:
+            frames.append(_frame(capture_id, picture))
+            _write(frames[-1].image, picture.jpeg)
+    except BaseException:
+        _delete_files(frames)
+        raise
+    return frames
+
+
+def _frame(capture_id: int, picture: Picture) -> Frame:
+    return Frame(
         capture_id=capture_id,
         number=picture.number,
         score=picture.score,
         captured_at=_moment(picture.captured_at),
         width=picture.width,
         height=picture.height,
+        image=f"frames/{capture_id}/{picture.number}-{secrets.token_hex(4)}.jpg",
     )
-    name = frame_path(frame, "")
-    frame.image.name = frame.image.storage.save(name, ContentFile(picture.jpeg))
-    return frame
+
+
+def _write(file: FieldFile, data: bytes) -> None:
+    """Under the name that the file has, which nothing else has. Raises OSError, whatever the storage raises."""
+    try:
+        file.storage.save(str(file.name), ContentFile(data))
+    except OSError:
+        raise
+    except Exception as error:  # each storage has errors of its own
+        raise OSError(errno.EIO, f"{type(error).__name__} of the storage") from error
 
 
 def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
@@ -345,6 +371,26 @@ def _set_status(stream_id: int, status: Status, error_code: str, error_text: str
     )
 
 
+def _fence(capture: Capture) -> bool:
+    """From here on nobody who claimed the capture, and may wake up again, writes about it."""
+    rows = Capture.objects.filter(pk=capture.pk, epoch=capture.epoch, finished_at=None)
+    capture.epoch += 1
+    return bool(rows.update(epoch=capture.epoch, claimed_by=None))
+
+
+def _write_grid(capture: Capture) -> None:
+    """Sets `capture.grid`, not saved yet; it stays empty without frames."""
+    grid = _compose(capture)
+    if grid is None:
+        return
+    capture.grid.name = f"grids/{capture.pk}-{secrets.token_hex(4)}.jpg"
+    try:
+        _write(capture.grid, grid)
+    except BaseException:
+        _delete(capture.grid)
+        raise
+
+
 def _compose(capture: Capture) -> bytes | None:
     """The grid's JPEG; None without frames. A frame whose file is gone or spoilt is left out, and said."""
     pictures = []
@@ -358,12 +404,18 @@ def _compose(capture: Capture) -> bytes | None:
 
 
 def _delete_files(frames: Iterable[Frame]) -> None:
-    """What cannot be deleted now is litter, not a loss."""
     for frame in frames:
-        try:
-            frame.image.storage.delete(str(frame.image.name))
-        except OSError:
-            log.warning("file=%s could not be deleted", frame.image.name, exc_info=True)
+        _delete(frame.image)
+
+
+def _delete(file: FieldFile) -> None:
+    """What cannot be deleted now is litter, not a loss."""
+    if not file.name:
+        return
+    try:
+        file.storage.delete(file.name)
+    except Exception:  # each storage has errors of its own
+        log.warning("file=%s could not be deleted", file.name, exc_info=True)
 
 
 def _moment(seconds: float) -> datetime:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from django.db import DatabaseError, DataError, IntegrityError, close_old_connections
+from django.db import DataError, IntegrityError, close_old_connections
+from django.db import Error as DatabaseFailed
 
 from . import claims, queries, services
 from .claims import Claim, ClaimLost
 from .cluster import Cluster
 from .engine.backoff import Backoff
-from .engine.errors import Retry
+from .engine.errors import CaptureError, Retry
 from .engine.recorder import RecorderProcess
 from .engine.session import Report, Seed, Settings, State, Status
 from .engine.wire import Changed
@@ -120,7 +121,7 @@ class Supervisor:
             self._hear()
             self._claim_and_finish()
             self._apply(queries.wanted_of(self.host))
-        except DatabaseError as error:
+        except DatabaseFailed as error:
             self._say_database(error)
         else:
             self._say_database(None)
@@ -133,6 +134,13 @@ class Supervisor:
                 poll.register(recorder.process.fileno(), select.POLLIN)
         poll.poll(TICK_S * 1000)
 
+    def abandon(self) -> None:
+        """End everything and write nothing: another supervisor has this host's name and its claims."""
+        self.cluster.stop()
+        for capture_id in list(self._recorders):
+            self._end(capture_id)
+        self.cluster.join()
+
     def leave(self) -> None:
         """Save what the recorders have, end them, give the claims back: the captures stay wanted."""
         self.cluster.stop()
@@ -144,7 +152,7 @@ class Supervisor:
                 self._hear()
                 self.wait()
             claims.retire(self.host)
-        except DatabaseError as error:
+        except DatabaseFailed as error:
             self._say_database(error)
         for capture_id in list(self._recorders):
             self._end(capture_id)
@@ -155,6 +163,7 @@ class Supervisor:
     def _hear(self) -> None:
         """Read what recorders said, ask those that are due, and end those that are dead or silent."""
         for capture_id, recorder in list(self._recorders.items()):
+            self._heartbeat()  # many checkpoints on a slow disk may take longer than a claim lasts
             try:
                 self._hear_one(recorder, time.monotonic())
             except ClaimLost:
@@ -269,13 +278,18 @@ class Supervisor:
         for row in todo.hand_over:
             services.hand_over(self._claim(row))
         for row in todo.start:
-            try:
-                self._start(row)
-            except OSError as error:  # no process or memory left: another tick, or another host
-                log.error("capture=%s recorder not started error=%s", row.capture_id, error.strerror)
+            self._try_to_start(row)
 
     def _claim(self, row: Wanted) -> Claim:
         return Claim(row.capture_id, self.host.pk, row.epoch)
+
+    def _try_to_start(self, row: Wanted) -> None:
+        try:
+            self._start(row)
+        except OSError as error:  # no process or memory left: another tick, or another host
+            log.error("capture=%s recorder not started error=%s", row.capture_id, error.strerror)
+        except CaptureError as error:  # an address that this version does not take
+            services.fail(self._claim(row), error.code, str(error))
 
     def _start(self, row: Wanted) -> None:
         capture = queries.capture_to_record(row.capture_id)
@@ -297,9 +311,11 @@ class Supervisor:
         recorder.process.leave(recorder.saved)
 
     def _end(self, capture_id: int) -> None:
-        self._recorders.pop(capture_id).process.end()
+        recorder = self._recorders.pop(capture_id, None)
+        if recorder:
+            recorder.process.end()
 
-    def _say_database(self, error: DatabaseError | None) -> None:
+    def _say_database(self, error: DatabaseFailed | None) -> None:
         """One line when it goes, one when it is back."""
         if error and not self._is_database_away:
             log.error("host=%s database away error=%s", self.host.name, type(error).__name__, exc_info=error)

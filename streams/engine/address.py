@@ -15,6 +15,8 @@ MAX_URL_LENGTH = 1000
 MAX_USERINFO_LENGTH = 127
 MAX_NAME_LENGTH = 64
 MASK = "***"
+# Where clouds tell a machine its own secrets, beside the link-local 169.254.169.254.
+METADATA_IPS = frozenset({"fd00:ec2::254", "100.100.100.200"})
 # Keys under which cameras and relays take credentials in the query.
 SECRET_KEYS = frozenset(
     {"access_token", "auth", "key", "pass", "passwd", "password", "pwd", "secret", "token", "user", "username", "usr"}
@@ -120,7 +122,7 @@ def check_ip(ip: str) -> None:
     address = ipaddress.ip_address(ip.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    if address.is_link_local or address.is_multicast or address.is_unspecified:
+    if address.is_link_local or address.is_multicast or address.is_unspecified or str(address) in METADATA_IPS:
         raise AddressRefused(f"This service does not connect to {address}: link-local or not a host.")
 
 

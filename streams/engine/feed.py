@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import time
@@ -25,9 +26,9 @@ from .access_unit import continues_picture
 from .address import Address
 from .resolver import resolve
 
-# Longest silence of the socket, at connecting and after. The issue trackers of Frigate and Viseron have cameras
-# that stall for good; none is known that lives and sends nothing, not even RTCP, for nine seconds.
-SOCKET_TIMEOUT_S = 9.0
+# Longest silence of the socket, at connecting and after. While packets are read libav takes the first time-out for
+# the end of a frame and reports the second: a stalled camera is noticed after twice this.
+SOCKET_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 MICROSECOND = 1_000_000
 # `fpsprobesize` 0: do not count frames to guess a rate. Time to open a 25 fps feed: 1.1 s with it, 0.3 s without.
@@ -39,12 +40,22 @@ OPTIONS = {
 }
 _MICROSECONDS = Fraction(1, MICROSECOND)
 _STATUS = re.compile(r"failed: (\d{3})")
-# By the status that the camera answered (RFC 2326 section 7.1.1): libav has one error for all but a few of them.
+# libav has an error of its own for these, and one for all the rest.
+_STATUS_OF = {
+    av.error.HTTPBadRequestError: 400,
+    av.error.HTTPUnauthorizedError: 401,
+    av.error.HTTPForbiddenError: 403,
+    av.error.HTTPNotFoundError: 404,
+}
+# RFC 2326 section 7.1.1
 _BY_STATUS: dict[int | None, type[errors.CaptureError]] = {
     401: errors.AuthRefused,
     403: errors.AuthRefused,
     404: errors.NotFound,
     453: errors.CameraFull,
+    # PLAY with nothing set up, since no track is video ("not valid in this state", "session not found").
+    454: errors.NoVideo,
+    455: errors.NoVideo,
     503: errors.CameraFull,
 }
 
@@ -137,15 +148,15 @@ class RTSPFeed:
             raise errors.Undecodable(f"The decoder refused a packet: {error.strerror}.") from None
 
     def _demux(self) -> Iterator[AvPacket[VideoStream]]:
-        last_s = time.monotonic()
+        has_begun = False
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:  # PyAV ends a stream with an empty packet
+                    has_begun = True
                     yield packet
-                    last_s = time.monotonic()
         except av.error.FFmpegError as error:
-            raise _read_error(error, time.monotonic() - last_s) from None
-        raise _read_error(None, time.monotonic() - last_s)
+            raise _read_error(error, has_begun) from None
+        raise errors.Closed
 
     def _packet(self, parts: list[AvPacket[VideoStream]], arrived_at: float, arrived_s: float) -> Packet:
         first, last = parts[0], parts[-1]
@@ -186,12 +197,13 @@ def _has_decoder(stream: VideoStream) -> bool:
 
 def _open(address: Address, transport: str) -> InputContainer:
     options = {**OPTIONS, "rtsp_transport": transport}
+    av.logging.set_skip_repeated(False)  # the same refusal twice is told twice
     av.logging.set_level(av.logging.ERROR)  # libav tells the status that a camera answered only in its log
     try:
         with av.logging.Capture() as log:
             return av.open(address.url(), format="rtsp", options=options)
     except av.error.FFmpegError as error:
-        raise _open_error(error, _status(log), address) from None
+        raise _open_error(error, _status(error, log), address) from None
     finally:
         av.logging.set_level(None)
 
@@ -202,20 +214,25 @@ def _joined(parts: list[AvPacket[VideoStream]]) -> AvPacket[VideoStream]:
     return whole
 
 
-def _status(log: list[tuple[int, str, str]]) -> int | None:
-    """The last RTSP status that libav complained of."""
+def _status(error: av.error.FFmpegError, log: list[tuple[int, str, str]]) -> int | None:
+    """The RTSP status that the camera answered; 0 if libav tells only that it was an error; None if it was none."""
+    if not isinstance(error, (av.error.HTTPError, av.error.HTTPClientError)):
+        return None
     found = [match[1] for _, _, message in log if (match := _STATUS.search(message))]
-    return int(found[-1]) if found else None
+    return int(found[-1]) if found else _STATUS_OF.get(type(error), 0)
 
 
 def _open_error(error: av.error.FFmpegError, status: int | None, address: Address) -> errors.CaptureError:
     if status in _BY_STATUS:
         return _BY_STATUS[status]()
-    if status:
-        return errors.Refused(f"The camera refused the request with status {status}.")
+    if status is not None:
+        return errors.Refused(f"The camera refused the request with status {status}." if status else "")
     if isinstance(error, av.error.ConnectionRefusedError):
         return errors.Unreachable()
-    if isinstance(error, (av.error.InvalidDataError, TimeoutError)):
+    if error.errno == errno.EPROTONOSUPPORT:  # libav's word for 461
+        return errors.Refused("The camera refuses this transport: try the other one, tcp or udp.")
+    # libav's words for no answer: to DESCRIBE and SETUP, to connecting, to PLAY
+    if isinstance(error, (av.error.InvalidDataError, av.error.TimeoutError, av.error.PermissionError)):
         return _diagnose(address)
     return errors.Unreachable(f"No connection to the camera: {error.strerror}.")
 
@@ -235,9 +252,9 @@ def _diagnose(address: Address) -> errors.CaptureError:
     return errors.NotRTSP()
 
 
-def _read_error(error: av.error.FFmpegError | None, silent_s: float) -> errors.CaptureError:
-    if isinstance(error, TimeoutError) or silent_s >= SOCKET_TIMEOUT_S:
-        return errors.Stalled()
+def _read_error(error: av.error.FFmpegError, has_begun: bool) -> errors.CaptureError:
+    if isinstance(error, av.error.TimeoutError):
+        return errors.Stalled() if has_begun else errors.ConnectTimeout()
     if isinstance(error, av.error.MemoryError):
         return errors.Undecodable("The stream asks for more memory than a recorder has.")
     return errors.Closed()

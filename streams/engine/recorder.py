@@ -56,6 +56,7 @@ class _Recorder:
         self._inbox = Inbox()
         self._session = Session(settings, seed, on_change=self._say_changed)
         self._thread = threading.Thread(target=self._run_session, name="session", daemon=True)
+        self._watched_s = time.monotonic()
         self._is_told_to_leave = False
         signal.signal(signal.SIGTERM, self._note)
 
@@ -85,8 +86,10 @@ class _Recorder:
         if self._is_told_to_leave:
             self._end()
             return False
+        if time.monotonic() - self._watched_s >= WATCH_S and not self._watch():
+            return False
         if not self._readable.poll(WATCH_S * 1000):
-            return self._watch()
+            return True
         data = self._link.recv(_READ_BYTES)
         return bool(data) and all(self._obey(message) for message in self._inbox.feed(data))
 
@@ -105,6 +108,8 @@ class _Recorder:
                 raise BadMessage("a supervisor only pulls or says leave")
 
     def _watch(self) -> bool:
+        """By the clock, however often the supervisor asks; whether to go on."""
+        self._watched_s = time.monotonic()
         error = self._session.overdue()
         if error:
             self._session.fail(error)

@@ -37,7 +37,10 @@ def encode_jpeg(picture: Picture, quality: int) -> bytes:
 
 def decode_jpeg(data: bytes) -> Picture:
     """JPEG bytes as a (height, width, 3) uint8 BGR picture; raises UnreadablePicture."""
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:  # a header that claims more pixels than OpenCV allows
+        picture = None
     if picture is None:
         raise UnreadablePicture("the bytes are no picture")
     return np.asarray(picture, np.uint8)

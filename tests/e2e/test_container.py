@@ -233,7 +233,7 @@ def test_a_capture_gives_its_grid_and_stays_in_the_volume(container: Container) 
         page = post(container, "stop", process_name="demo")
     assert b"The 9 brightest of" in page
     assert b'src="data:image/jpeg;base64,' in page
-    assert [file.name for file in grids.iterdir()] == ["1.jpg"]
+    assert len(list(grids.iterdir())) == 1
     assert container.end(signal.SIGTERM) == 0, container.log
 
 

@@ -1,12 +1,36 @@
 """What has to be true before the service serves."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
+from django.db import connection
 from environs import FileAwareEnv
+
+_LOCK = 0x73747265616D  # any number that nothing else in the database locks
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Several containers start together against one database; SQLite's is behind one folder."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+            yield
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+        return
+    folder = Path(settings.DATA_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "prepare.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class Command(BaseCommand):
@@ -14,8 +38,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)  # a SQLite file holds password hashes and is made here
-        call_command("migrate", interactive=False, verbosity=0)
-        self._make_first_account()
+        with _one_at_a_time():
+            call_command("migrate", interactive=False, verbosity=0)
+            self._make_first_account()
 
     def _make_first_account(self) -> None:
         env = FileAwareEnv(strip_whitespace=True)

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -41,20 +40,42 @@ class Command(BaseCommand):
         with _only_one(name):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._note)
-            supervisor = Supervisor(_register(name, slots), Cluster())
+            host = self._register(name, slots)
+            if host is None:
+                return
+            supervisor = Supervisor(host, Cluster())
             log.info("host=%s supervisor started slots=%s pid=%s", name, slots, os.getpid())
-            while not self._is_stopping and options["parent"] in (None, os.getppid()):
-                self._tick(supervisor)
+            try:
+                while not self._is_stopping and options["parent"] in (None, os.getppid()):
+                    self._tick(supervisor)
+            except claims.HostTaken:
+                supervisor.abandon()
+                raise CommandError(f"Another supervisor has started under the host name {name!r}.") from None
             supervisor.leave()
             log.info("host=%s supervisor left", name)
 
     def _tick(self, supervisor: Supervisor) -> None:
         try:
             supervisor.tick()
+        except claims.HostTaken:
+            raise
         except Exception:  # the outermost loop: one fault must not end a hundred captures
             log.exception("tick failed")
             time.sleep(1.0)
         supervisor.wait()
+
+    def _register(self, name: str, slots: int) -> Host | None:
+        """Also right after a boot, when the database takes a moment longer; None if told to stop meanwhile."""
+        limit_s = time.monotonic() + DATABASE_WAIT_S
+        while not self._is_stopping:
+            try:
+                return claims.register(name, slots)
+            except DatabaseError as error:
+                if time.monotonic() > limit_s:
+                    raise CommandError(f"The database is away or not migrated: {error}") from None
+                log.warning("host=%s waiting for the database error=%s", name, str(error).strip())
+                time.sleep(1.0)
+        return None
 
     def _note(self, *_: Any) -> None:
         self._is_stopping = True
@@ -71,16 +92,3 @@ def _only_one(name: str) -> IO[str]:
         file.close()
         raise CommandError(f"A supervisor for the host name {name!r} is running already.") from None
     return file
-
-
-def _register(name: str, slots: int) -> Host:
-    """Also right after a boot, when the database takes a moment longer."""
-    limit_s = time.monotonic() + DATABASE_WAIT_S
-    while True:
-        try:
-            return claims.register(name, slots)
-        except DatabaseError as error:
-            if time.monotonic() > limit_s:
-                raise CommandError(f"The database is away or not migrated: {error}") from None
-            print(f"waiting for the database: {error}", file=sys.stderr)
-            time.sleep(1.0)

@@ -1,0 +1,265 @@
+"""RTSP 1.0 (RFC 2326) with one client: reads requests, answers them, starts and ends what it plays."""
+
+import asyncio
+import contextlib
+import http
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from tests.camera.faults import Door, End
+from tests.camera.line import Line
+from tests.camera.player import Datagrams, Interleaved, Outlet, Player, play_silence
+from tests.camera.script import Asked, Script
+from tests.camera.sdp import Media, describe
+
+_log = logging.getLogger(__name__)
+
+_METHODS = ("OPTIONS", "DESCRIBE", "SETUP", "PLAY", "GET_PARAMETER", "SET_PARAMETER", "TEARDOWN")
+_REASONS = {
+    453: "Not Enough Bandwidth",
+    454: "Session Not Found",
+    455: "Method Not Valid in This State",
+    459: "Aggregate Operation Not Allowed",
+    461: "Unsupported Transport",
+}
+_TIMEOUT_S = 60.0  # RFC 2326 12.37, announced where nothing else was asked for; not kept
+_BODY_BYTES_MAX = 65_536
+_HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nBad Request\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Header names are in lower case."""
+
+    method: str
+    uri: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def pack(self, sequence: str) -> bytes:
+        reason = _REASONS.get(self.status) or http.HTTPStatus(self.status).phrase
+        headers = {"CSeq": sequence, "Server": "Scripted camera", **self.headers}
+        if self.body:
+            headers["Content-Length"] = str(len(self.body))
+        lines = [f"RTSP/1.0 {self.status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode() + self.body
+
+
+class Conversation:
+    """`number` counts the camera's connections; SSRC, timestamps and session follow from it."""
+
+    def __init__(self, script: Script, line: Line, number: int) -> None:
+        self._script = script
+        self._line = line
+        self._number = number
+        self._session = f"{0x5E550000 + number:08X}"
+        self._outlets: dict[Media, Outlet] = {}
+        self._player: Player | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ends_with_reset = False
+        self._last_request_at_s = 0.0
+        self._talk = asyncio.create_task(self._hear_all())
+
+    async def hold(self) -> None:
+        """Returns when it is over, however it ended."""
+        await asyncio.wait([self._talk])
+        for task in self._tasks:
+            task.cancel()
+        for ended in await asyncio.gather(self._talk, *self._tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                _log.error("conversation=%d failed", self._number, exc_info=ended)
+        for outlet in self._outlets.values():
+            outlet.close()
+        self._line.close(with_reset=self._ends_with_reset)
+
+    def hang_up(self, *, with_reset: bool = False) -> None:
+        self._ends_with_reset = with_reset
+        self._talk.cancel()
+
+    async def _hear_all(self) -> None:
+        with contextlib.suppress(OSError):  # the client is gone
+            door = self._script.act.fault.door
+            while door is Door.SILENT:
+                await self._line.read(1)
+            if door is Door.HTTP:
+                await self._line.read_until(b"\r\n\r\n")
+                await self._line.send(_HTTP)
+                return
+            while (request := await read_request(self._line)) and await self._hear(request):
+                pass
+
+    async def _hear(self, request: Request) -> bool:
+        """Whether the conversation goes on."""
+        self._last_request_at_s = time.monotonic()
+        answer = self._answer(request)
+        has_authorization = "authorization" in request.headers
+        status = answer.status if answer else 0
+        self._script.requests.append(
+            Asked(self._last_request_at_s, request.method, request.uri, status, has_authorization)
+        )
+        if answer is None:
+            return True
+        fault = self._script.act.fault
+        if fault.answers_late:
+            await asyncio.sleep(fault.amount)
+        if is_teardown := request.method == "TEARDOWN" and status == 200:
+            self._script.teardowns += 1
+        await self._line.send(answer.pack(request.headers.get("cseq", "0")))
+        if request.method == "PLAY" and status == 200 and not self._tasks:
+            self._start()
+        return not is_teardown
+
+    def _answer(self, request: Request) -> Answer | None:
+        """None: none at all."""
+        fault, guard = self._script.act.fault, self._script.guard
+        authorization = request.headers.get("authorization", "")
+        status = fault.status(request.method)
+        is_welcome = not self._script.is_guarded or request.method == "OPTIONS"
+        if status == 401 or not (is_welcome or guard.admits(request.method, request.uri, authorization)):
+            return Answer(401, {"WWW-Authenticate": guard.challenge()})
+        if status == 0:
+            return None
+        if status is not None:
+            return Answer(status, {"Location": fault.location} if fault.location else {})
+        if request.headers.get("session", self._session).partition(";")[0] != self._session:
+            return Answer(454)
+        return self._carry_out(request)
+
+    def _carry_out(self, request: Request) -> Answer:
+        if request.method == "OPTIONS":
+            return Answer(200, {"Public": ", ".join(_METHODS)})
+        track = self._track(request.uri)
+        if track is None:
+            return Answer(404)
+        if request.method == "DESCRIBE":
+            return self._describe(request)
+        if request.method == "SETUP":
+            return self._set_up(request, track)
+        if request.method == "PLAY":
+            return self._play(request)
+        if request.method in _METHODS:
+            return Answer(200, {"Session": self._session})
+        return Answer(405, {"Allow": ", ".join(_METHODS)})
+
+    def _track(self, uri: str) -> str | None:
+        """What follows the camera's path in the URI: empty, or "track0"; None: another path."""
+        path = unquote(re.sub(r"^rtsps?://[^/]*/", "", uri)).rstrip("/")
+        if path == self._script.path:
+            return ""
+        track = path.removeprefix(f"{self._script.path}/")
+        return track if track != path else None
+
+    def _describe(self, request: Request) -> Answer:
+        act = self._script.act
+        sdp = act.fault.edit_sdp(describe(act.first_clip, act.fault.media))
+        headers = {"Content-Base": request.uri.rstrip("/") + "/", "Content-Type": "application/sdp"}
+        return Answer(200, headers, sdp.encode())
+
+    def _set_up(self, request: Request, track: str) -> Answer:
+        fault = self._script.act.fault
+        tracks: dict[str, Media] = {f"track{number}": kind for number, kind in enumerate(fault.media)}
+        kind = tracks.get(track)
+        if kind is None:
+            return Answer(404 if track else 459)
+        for offer in request.headers.get("transport", "").split(","):
+            if (transport := self._connect(kind, offer)) is not None:
+                session = f"{self._session};timeout={self._script.timeout_s() or _TIMEOUT_S:g}"
+                return Answer(200, {"Transport": transport, "Session": session})
+        return Answer(461)
+
+    def _connect(self, kind: Media, offer: str) -> str | None:
+        """The transport that is agreed on, as the header puts it."""
+        refused = self._script.act.fault.refused_transport
+        channels = re.search(r"RTP/AVP/TCP\b.*interleaved=(\d+)", offer)
+        ports = re.search(r"RTP/AVP(?:/UDP)?;.*client_port=(\d+)-(\d+)", offer)
+        if channels and refused != "tcp":
+            channel = int(channels[1])
+            self._outlets[kind] = Interleaved(self._line, channel)
+            return f"RTP/AVP/TCP;unicast;interleaved={channel}-{channel + 1}"
+        if ports and refused != "udp" and "multicast" not in offer:
+            return self._connect_udp(kind, (int(ports[1]), int(ports[2])))
+        return None
+
+    def _connect_udp(self, kind: Media, ports: tuple[int, int]) -> str:
+        outlet = Datagrams(self._line.host, self._line.client_host, ports)
+        self._outlets[kind] = outlet
+        names = f"client_port={ports[0]}-{ports[1]};server_port={outlet.ports[0]}-{outlet.ports[1]}"
+        return f"RTP/AVP;unicast;{names}"
+
+    def _play(self, request: Request) -> Answer:
+        if not self._outlets:
+            return Answer(455)
+        headers = {"Session": self._session, "Range": "npt=0.000-"}
+        if "video" in self._outlets and not self._player:
+            self._player = Player(self._script, self._outlets["video"], self._number)
+            headers |= self._rtp_info(request.uri)
+        return Answer(200, headers)
+
+    def _rtp_info(self, uri: str) -> dict[str, str]:
+        fault = self._script.act.fault
+        if not self._player or not fault.has_rtp_info:
+            return {}
+        track = f"{uri.rstrip('/')}/track{fault.media.index('video')}"
+        first = f"seq={self._player.first_sequence};rtptime={self._player.first_timestamp()}"
+        return {"RTP-Info": f"url={track};{first}"}
+
+    def _start(self) -> None:
+        tasks = [self._watch_session()]
+        if self._player:
+            tasks.append(self._run(self._player))
+        if "audio" in self._outlets and self._script.act.fault.has_sound:
+            tasks.append(play_silence(self._outlets["audio"], self._number))
+        self._tasks = [asyncio.create_task(task) for task in tasks]
+
+    async def _run(self, player: Player) -> None:
+        try:
+            end = await player.run()
+        except OSError:
+            return  # the client is gone, but what it said last, perhaps TEARDOWN, is still to be heard
+        except Exception:
+            self.hang_up()
+            raise
+        self.hang_up(with_reset=end is End.RESET)
+
+    async def _watch_session(self) -> None:
+        """Requests count as life, receiver reports do not: so libav's keepalive is put to the test."""
+        while True:
+            timeout_s = self._script.timeout_s()
+            left_s = self._last_request_at_s + (timeout_s or _TIMEOUT_S) - time.monotonic()
+            if timeout_s and left_s <= 0:
+                self.hang_up()
+                return
+            await asyncio.sleep(min(max(left_s, 0.01), 0.2))  # often: the fault may change
+
+
+async def read_request(line: Line) -> Request | None:
+    """Skips the client's interleaved receiver reports. None: it does not speak RTSP. Raises OSError."""
+    while True:
+        first = await line.read(1)
+        if first == b"$":
+            size = int.from_bytes((await line.read(3))[1:])
+            await line.read(size)
+        elif first not in (b"\r", b"\n"):
+            return await _read_rest(line, first)
+
+
+async def _read_rest(line: Line, first: bytes) -> Request | None:
+    text = (first + await line.read_until(b"\r\n\r\n")).decode(errors="surrogateescape")
+    start, *fields = text.rstrip().split("\r\n")
+    words = start.split(" ")
+    if len(words) != 3 or not words[2].startswith("RTSP/"):
+        return None
+    pairs = (one.partition(":") for one in fields)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    await line.read(min(int(headers.get("content-length", "0")), _BODY_BYTES_MAX))
+    return Request(words[0], words[1], headers)

@@ -1,0 +1,385 @@
+"""One RTSP connection, against the scripted camera over TCP: its packets, its errors, its farewell."""
+
+import hashlib
+import traceback
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice, pairwise
+from urllib.parse import quote
+
+import av
+import av.logging
+import numpy as np
+import pytest
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from streams.engine import errors, feed
+from streams.engine.address import Address, parse
+from streams.engine.errors import CaptureError
+from streams.engine.feed import MICROSECOND, RTSPFeed, open_feed
+from streams.engine.resolver import resolve
+from streams.engine.sampler import Sampler
+from tests.camera import clip
+from tests.camera.auth import Scheme
+from tests.camera.clip import AccessUnit, Clip, Codec, Scene, split_nals
+from tests.camera.faults import Fault
+from tests.camera.server import ScriptedCamera
+from tests.camera.viewer import wait_until
+
+from .clip_feed import a_packet
+
+# Many frames a second: libav looks at eight of H.264 before it is content.
+SCENE = Scene(320, 240, (40, 200, 90, 120), fps=50, gop_s=0.2)
+HARD = "p@s/w:r%d? ö日"
+ENOUGH = 40
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket is silent for long after half a second; that is still long for a camera on the same machine."""
+    monkeypatch.setattr(feed, "SOCKET_TIMEOUT_S", 0.5)
+    monkeypatch.setitem(feed.OPTIONS, "timeout", str(MICROSECOND // 2))
+
+
+@pytest.fixture(autouse=True)
+def _last_words_of_libav() -> None:
+    """PyAV leaves out a log line that is the same as the last one, of whatever test that was."""
+    av.logging.set_level(av.logging.ERROR)
+    with av.logging.Capture():
+        av.logging.log(av.logging.ERROR, "test", uuid.uuid4().hex)
+    av.logging.set_level(None)
+
+
+def address_of(camera: ScriptedCamera, password: str | None = None) -> Address:
+    url = camera.url_with_credentials if password is None else camera.url
+    address = parse(url)
+    return address if password is None else replace(address, username="user", password=password)
+
+
+def watch(address: Address, transport: str = "tcp", packets: int = ENOUGH) -> list[feed.Packet]:
+    with open_feed(address, transport) as opened:
+        return list(islice(opened.packets(), packets))
+
+
+def failure(camera: ScriptedCamera, transport: str = "tcp") -> CaptureError:
+    with pytest.raises(CaptureError) as caught:
+        watch(address_of(camera), transport, packets=500)
+    return caught.value
+
+
+# --- each fault ---
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    fault: str
+    error: type[CaptureError]
+    transport: str = "tcp"
+
+
+CASES = [
+    Case("auth_refused", errors.AuthRefused),
+    Case("forbidden", errors.AuthRefused),
+    Case("not_found", errors.NotFound),
+    Case("full", errors.CameraFull),
+    Case("unavailable", errors.CameraFull),
+    Case("describe_status:400", errors.Refused),
+    Case("describe_status:500", errors.Refused),
+    Case("describe_status:0", errors.ConnectTimeout),
+    Case("setup_status:454", errors.Refused),
+    Case("setup_status:500", errors.Refused),
+    Case("setup_status:0", errors.ConnectTimeout),
+    Case("play_status:401", errors.AuthRefused),
+    Case("play_status:453", errors.CameraFull),
+    Case("play_status:0", errors.ConnectTimeout),
+    Case("no_tcp", errors.Refused),
+    Case("no_udp", errors.Refused, "udp"),
+    Case("redirect", errors.AddressRefused),
+    Case("refuses", errors.Unreachable),
+    Case("silent", errors.ConnectTimeout),
+    Case("not_rtsp", errors.NotRTSP),
+    Case("silent_play", errors.ConnectTimeout),
+    Case("stall_after:0.5", errors.Stalled),
+    Case("close_after:0.5", errors.Closed),
+    Case("reset_after:0.5", errors.Closed),
+    Case("bye_after:0.5", errors.Closed),
+    Case("audio_only", errors.NoVideo),
+    Case("no_media", errors.NoVideo),
+    Case("unknown_codec", errors.Undecodable),
+]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.fault}-{case.transport}")
+def test_each_fault_is_the_right_error_and_none_tells_the_password(case: Case) -> None:
+    with ScriptedCamera(SCENE, fault=case.fault, username="user", password=HARD) as camera:
+        error = failure(camera, case.transport)
+    told = "".join(traceback.format_exception(error)) + repr(error)
+    assert not [form for form in (HARD, quote(HARD, safe=""), quote(HARD)) if form in told]
+    assert type(error) is case.error, told
+
+
+@pytest.mark.parametrize("fault", ["auth_refused", "not_found", "full", "unavailable", "describe_status:500"])
+def test_an_error_is_the_same_one_the_second_time(fault: str) -> None:
+    """A reconnect with a wrong password must not turn quick: cameras lock the account."""
+    with ScriptedCamera(SCENE, fault=fault) as camera:
+        found = [type(failure(camera)) for _ in range(3)]
+    assert len(set(found)) == 1, found
+
+
+def test_an_error_is_not_that_of_the_camera_before() -> None:
+    with ScriptedCamera(SCENE, fault="full") as full, ScriptedCamera(SCENE, fault="refuses") as refusing:
+        found = [type(failure(camera)) for camera in (full, full, full, refusing)]
+    assert found[-1] is errors.Unreachable
+
+
+PLAYING = [
+    "slow_answers:0.05",
+    "audio_too",
+    "audio_never_sent",
+    "no_sprop",
+    "bare_newlines",
+    "junk_lines",
+    "sloppy",
+    "no_timestamps",
+    "jumping_timestamps",
+    "bursts:0.5",
+    "session_timeout:2",
+]
+
+
+@pytest.mark.parametrize("fault", PLAYING)
+def test_a_camera_that_is_merely_odd_is_watched(fault: str) -> None:
+    with ScriptedCamera(SCENE, fault=fault) as camera:
+        assert len(watch(address_of(camera))) == ENOUGH
+        wait_until(lambda: camera.teardowns == 1)
+
+
+def test_a_session_is_kept_alive() -> None:
+    with ScriptedCamera(SCENE, session_timeout_s=2) as camera:
+        packets = watch(address_of(camera), packets=200)
+    assert packets[-1].arrived_s - packets[0].arrived_s > 3
+
+
+class _Latin1(str):
+    """A description in another encoding than RFC 4566 wants: UTF-8."""
+
+    def encode(self, *_: str) -> bytes:
+        return str(self).encode("latin-1")
+
+
+def test_a_description_in_latin_1_is_no_error() -> None:
+    fault = Fault("names itself in Latin-1", edit_sdp=lambda sdp: _Latin1(sdp.replace("Scripted", "Küchen")))
+    with ScriptedCamera(SCENE, fault=fault) as camera:
+        assert len(watch(address_of(camera), packets=5)) == 5
+
+
+def test_a_redirect_to_another_host_is_not_followed_and_takes_no_password_along() -> None:
+    with (
+        ScriptedCamera(SCENE, host="127.0.0.2", path="trap") as trap,
+        ScriptedCamera(SCENE, username="user", password="word", auth="basic") as camera,
+    ):
+        camera.fault = f"redirect:{trap.url}"
+        with pytest.raises(errors.AddressRefused):
+            watch(address_of(camera), packets=1)
+        assert not [request for request in trap.requests if request.has_authorization]
+
+
+# --- where to connect ---
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "224.0.0.1", "0.0.0.0", "[::ffff:169.254.1.1]"])
+def test_no_connection_is_made_to_a_refused_address(host: str) -> None:
+    with pytest.raises(errors.AddressRefused):
+        open_feed(parse(f"rtsp://me:word@{host}/x"), "tcp")
+
+
+@pytest.mark.parametrize("host", ["0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.16689662"])
+def test_nor_if_it_is_written_in_another_way(host: str) -> None:
+    with pytest.raises(errors.AddressRefused):
+        resolve(parse(f"rtsp://{host}/x"))
+
+
+def test_a_name_is_resolved_to_all_its_addresses_once_each() -> None:
+    found = resolve(parse("rtsp://localhost/x"))
+    assert set(found) <= {"127.0.0.1", "::1"}
+    assert len(found) == len(set(found)) > 0
+
+
+def test_a_name_that_nobody_knows_is_unreachable() -> None:
+    with pytest.raises(errors.Unreachable, match=r"no-such-camera\.invalid"):
+        resolve(parse("rtsp://me:word@no-such-camera.invalid/x"))
+
+
+# --- who may watch ---
+
+# Each once alone, and all together; a user name cannot hold a colon (RFC 7617 section 2).
+PASSWORDS = [f"a{character}b" for character in "@#/:%!?&=+ \"\\,;'$ö日"] + [HARD, "%41", ":", "@"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_any_password_opens_a_camera(password: str) -> None:
+    with ScriptedCamera(SCENE, username="user", password=password, auth="digest") as camera:
+        assert watch(address_of(camera), packets=1)
+
+
+@pytest.mark.parametrize(("auth", "has_qop"), [("basic", False), ("digest", False), ("digest", True)])
+@pytest.mark.parametrize("username", ["user", HARD.replace(":", "")])
+def test_basic_and_digest_are_spoken(auth: Scheme, has_qop: bool, username: str) -> None:
+    with ScriptedCamera(SCENE, username=username, password=HARD, auth=auth, has_qop=has_qop) as camera:
+        assert watch(address_of(camera), packets=1)
+
+
+@pytest.mark.parametrize("auth", ["basic", "digest"])
+def test_a_wrong_password_is_tried_once_for_each_connection(auth: Scheme) -> None:
+    with ScriptedCamera(SCENE, username="user", password=HARD, auth=auth) as camera:
+        with pytest.raises(errors.AuthRefused):
+            open_feed(address_of(camera, password="wrong"), "tcp")
+        assert sum(request.has_authorization for request in camera.requests) == 1
+        assert camera.connections == 1
+
+
+def test_no_password_where_one_is_needed_is_refused_as_a_wrong_one_is() -> None:
+    with ScriptedCamera(SCENE, username="user", password=HARD) as camera, pytest.raises(errors.AuthRefused):
+        open_feed(parse(camera.url), "tcp")
+
+
+# --- the farewell ---
+
+
+def test_leaving_says_teardown() -> None:
+    with ScriptedCamera(SCENE) as camera:
+        with open_feed(address_of(camera), "tcp") as opened:
+            next(opened.packets())
+            assert camera.teardowns == 0
+        wait_until(lambda: (camera.teardowns, camera.clients) == (1, 0))
+
+
+def test_leaving_by_an_error_says_teardown_too() -> None:
+    with ScriptedCamera(SCENE) as camera:
+        with pytest.raises(ZeroDivisionError), open_feed(address_of(camera), "tcp"):
+            raise ZeroDivisionError
+        wait_until(lambda: (camera.teardowns, camera.clients) == (1, 0))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_stalled_camera_is_told_too() -> None:
+    with ScriptedCamera(SCENE, fault="stall_after:0.3") as camera:
+        failure(camera)
+        wait_until(lambda: (camera.teardowns, camera.clients) == (1, 0))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault)
+def test_no_failure_leaves_a_connection_behind(case: Case) -> None:
+    with ScriptedCamera(SCENE, fault=case.fault) as camera:
+        failure(camera, case.transport)
+        wait_until(lambda: camera.clients == 0)
+
+
+# --- packets ---
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "mpeg4", "mjpeg"])
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_each_picture_comes_once_and_in_order(codec: Codec, transport: str) -> None:
+    with ScriptedCamera(replace(SCENE, codec=codec)) as camera, open_feed(address_of(camera), transport) as opened:
+        packets = list(islice(opened.packets(), ENOUGH))
+    assert opened.video == feed.Video(codec, 320, 240)
+    assert [packet.is_key for packet in packets[:11]] == [codec == "mjpeg" or n % 10 == 0 for n in range(11)]
+    steps = [b.pts_s - a.pts_s for a, b in pairwise(packets) if a.pts_s is not None and b.pts_s is not None]
+    assert len(steps) >= ENOUGH - 2
+    assert steps == pytest.approx([0.02] * len(steps), abs=1e-4)
+    assert not any(packet.is_damaged for packet in packets)
+
+
+def test_arrivals_never_go_back_and_agree_on_both_clocks() -> None:
+    with ScriptedCamera(SCENE) as camera:
+        packets = watch(address_of(camera))
+    assert all(a.arrived_s <= b.arrived_s for a, b in pairwise(packets))
+    offsets = [packet.arrived_at - packet.arrived_s for packet in packets]
+    assert max(offsets) - min(offsets) < 1
+
+
+def digest(frame: VideoFrame) -> str:
+    return hashlib.sha256(np.ascontiguousarray(frame.to_ndarray()).tobytes()).hexdigest()
+
+
+def filmed_digests(whole: Clip) -> list[str]:
+    """Of each frame, decoded by itself."""
+    plain = av.CodecContext.create("h264", "r")
+    assert isinstance(plain, VideoCodecContext)
+    return [digest(frame) for unit in whole.units for frame in plain.decode(a_packet(unit.data))]
+
+
+def decoded(opened: RTSPFeed, count: int) -> Iterator[VideoFrame]:
+    for number, packet in enumerate(islice(opened.packets(), count)):
+        yield from opened.decode(packet, number * 1000)
+
+
+def test_what_is_decoded_is_what_was_filmed() -> None:
+    with ScriptedCamera(SCENE) as camera, open_feed(address_of(camera), "tcp") as opened:
+        frames = list(decoded(opened, ENOUGH))
+    filmed = filmed_digests(clip.encode(SCENE))
+    assert [digest(frame) for frame in frames] == filmed[: len(frames)]
+    assert [frame.pts for frame in frames] == [number * 1000 for number in range(len(frames))]
+    assert len(frames) >= ENOUGH - 2
+
+
+def sliced_clip() -> Clip:
+    """Pictures of four slices, each slice with the parameter sets before it, as rtph264pay repeats them."""
+    context = av.CodecContext.create("libx264", "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height, context.pix_fmt = SCENE.width, SCENE.height, "yuv420p"
+    context.time_base = Fraction(1, SCENE.fps)
+    context.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "slices=4:keyint=10:scenecut=0"}
+    units: list[AccessUnit] = []
+    sets: list[bytes] = []
+    for index in range(SCENE.frames):
+        planes = np.full((SCENE.height * 3 // 2, SCENE.width), 128, np.uint8)
+        planes[: SCENE.height] = clip.picture(SCENE, index)
+        frame = VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.pts = index
+        for packet in context.encode(frame):
+            nals = split_nals(bytes(packet))
+            sets = [nal for nal in nals if nal[0] & 31 in (7, 8)] or sets
+            slices = [nal for nal in nals if nal[0] & 31 in (1, 5)]
+            data = b"".join(b"\0\0\0\1" + part for one in slices for part in (*sets, one))
+            units.append(AccessUnit(data, len(units) * 90_000 // SCENE.fps, packet.is_keyframe))
+    return Clip(SCENE, tuple(units), tuple(sets))
+
+
+def test_a_picture_that_comes_in_pieces_is_one_packet() -> None:
+    pieces = sliced_clip()
+    filmed = filmed_digests(pieces)
+    with ScriptedCamera(pieces) as camera, open_feed(address_of(camera), "tcp") as opened:
+        packets = list(islice(opened.packets(), ENOUGH))
+        frames = [frame for number, packet in enumerate(packets) for frame in opened.decode(packet, number)]
+    assert len(frames) == ENOUGH
+    assert [digest(frame) for frame in frames] == filmed[:ENOUGH]
+    assert [packet.is_key for packet in packets] == [n % 10 == 0 for n in range(ENOUGH)]
+    times_s = [packet.pts_s for packet in packets[3:]]
+    assert None not in times_s
+    assert np.diff(np.array(times_s, float)) == pytest.approx(0.02, abs=1e-4)
+
+
+def test_a_packet_that_the_decoder_refuses_is_undecodable_and_the_next_one_may_follow() -> None:
+    with ScriptedCamera(SCENE) as camera, open_feed(address_of(camera), "tcp") as opened:
+        first = next(packets := opened.packets())
+        with pytest.raises(errors.Undecodable) as caught:
+            opened.decode(replace(first, data=a_packet(b"\0\0\1\x65" + b"\xff" * 30)), 0)
+        assert caught.value.__suppress_context__
+        assert [frame for packet in (first, *islice(packets, 12)) for frame in opened.decode(packet, 1)]
+
+
+def test_a_feed_that_loses_packets_gives_only_samples_as_they_were_filmed() -> None:
+    """FIELD 8. Each picture of this clip is one RTP packet: what is lost is lost whole, and nothing else shows it."""
+    filmed = filmed_digests(clip.encode(SCENE))
+    with ScriptedCamera(SCENE, fault="lost_packets:13") as camera, open_feed(address_of(camera), "udp") as opened:
+        sampler = Sampler(0.02, opened)
+        samples = [sample for packet in islice(opened.packets(), 80) for sample in sampler.push(packet)]
+    assert len(samples) > 20
+    assert not [sample.stream_s for sample in samples if digest(sample.frame) not in filmed]

@@ -1,0 +1,512 @@
+"""A capture from its first connection to its end, with real clips and a clock that waits in no time."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from streams.engine import errors
+from streams.engine.address import Address
+from streams.engine.backoff import Backoff
+from streams.engine.errors import CaptureError
+from streams.engine.feed import Feed, Packet, Video
+from streams.engine.session import (
+    FRAME_S,
+    OPEN_S,
+    PACKET_S,
+    Counters,
+    Report,
+    Seed,
+    Session,
+    State,
+    Status,
+)
+from streams.engine.sheet import decode_jpeg
+from tests.camera.clip import Scene
+from tests.camera.mark import read_mark
+from tests.camera.viewer import wait_until
+
+from .builders import an_address, settings
+from .clip_feed import WALL_S, ClipFeed, later
+
+PLAN = (40, 200, 90, 120, 60, 180)
+SCENE = Scene(320, 240, PLAN, fps=5, gop_s=1.0)
+Mp4 = Callable[[Scene], Path]
+Act = Callable[[], Feed]
+
+
+class FakeClock:
+    """Waits take no time but pass it. `waits` holds their seconds."""
+
+    def __init__(self) -> None:
+        self.passed_s = 0.0
+        self.waits: list[float] = []
+
+    def now(self) -> float:
+        return WALL_S + self.passed_s
+
+    def monotonic(self) -> float:
+        return self.passed_s
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.passed_s += 0.0 if stop.is_set() else seconds
+        return stop.is_set()
+
+
+@dataclass
+class Stage:
+    """An opener that does one act after the other; after the last one it says stop, and refuses."""
+
+    acts: Sequence[Act | CaptureError]
+    clock: FakeClock = field(default_factory=FakeClock)
+    opened: list[tuple[Address, str]] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    session: Session = field(init=False)
+
+    def open(self, address: Address, transport: str) -> Feed:
+        act = self.acts[len(self.opened)] if len(self.opened) < len(self.acts) else errors.Unreachable()
+        self.opened.append((address, transport))
+        if not isinstance(act, CaptureError):
+            return act()
+        if len(self.opened) >= len(self.acts):
+            self.session.stop.set()
+        raise act
+
+    def note(self) -> None:
+        self.reports.append(self.session.report())
+
+
+def play(
+    *acts: Act | CaptureError,
+    clock: FakeClock | None = None,
+    interval_s: float = 1.0,
+    count: int = 9,
+    seed: Seed | None = None,
+    transport: str = "tcp",
+) -> Stage:
+    """Runs a session through the acts and one more refusal, with the longest wait of each step."""
+    stage = Stage([*acts, errors.Unreachable()], clock or FakeClock())
+    stage.session = Session(
+        settings(interval_s=interval_s, count=count, transport=transport),
+        seed,
+        opener=stage.open,
+        clock=stage.clock,
+        backoff=Backoff(uniform=lambda low, high: high),
+        on_change=stage.note,
+    )
+    stage.session.run()
+    return stage
+
+
+def clip(clock: FakeClock | None, path: Path, ends_by: CaptureError | None = None, speed: float = 1.0) -> Act:
+    """A connection that plays the clip; the clock runs along with its packets, `speed` times as slow."""
+
+    def act() -> Feed:
+        feed = ClipFeed(path, ends_by)
+        if clock is not None:
+            feed.shown = paced(feed, clock, speed)
+        return feed
+
+    return act
+
+
+def paced(feed: ClipFeed, clock: FakeClock, speed: float) -> Iterator[Packet]:
+    begun_s = clock.passed_s
+    for packet in feed.read():
+        clock.passed_s = begun_s + packet.arrived_s * speed
+        yield later(packet, begun_s)
+
+
+def states(stage: Stage) -> list[tuple[State, str]]:
+    return [(report.status.state, report.status.error_code) for report in stage.reports]
+
+
+def marks(report: Report) -> list[int]:
+    """The seconds of the film that its pictures show, best first."""
+    return [read_mark(decode_jpeg(picture.jpeg)) for picture in report.fresh]
+
+
+# --- what is captured ---
+
+
+def test_the_brightest_frames_are_kept_best_first(mp4: Mp4) -> None:
+    report = play(clip(None, mp4(SCENE)), count=4).session.report()
+    assert marks(report) == [1, 5, 3, 2]
+    assert [score for _, score in report.board] == pytest.approx([200, 180, 120, 90], abs=1)
+    assert [number for number, _ in report.board] == [2, 6, 4, 3]
+
+
+def test_a_score_is_that_of_its_picture(mp4: Mp4) -> None:
+    for picture in play(clip(None, mp4(SCENE))).session.report().fresh:
+        image = decode_jpeg(picture.jpeg)
+        assert image.shape == (picture.height, picture.width, 3) == (240, 320, 3)
+        assert picture.score == pytest.approx(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean(), abs=1.0)
+
+
+def test_all_samples_are_counted(mp4: Mp4) -> None:
+    counters = play(clip(None, mp4(SCENE)), interval_s=0.5).session.report().counters
+    assert counters == Counters(samples=12, connections=1, last_sample_at=counters.last_sample_at)
+    assert counters.last_sample_at == pytest.approx(WALL_S + 5.6, abs=0.11)
+
+
+def test_a_picture_has_the_moment_of_its_arrival(mp4: Mp4) -> None:
+    pictures = play(clip(None, mp4(SCENE))).session.report().fresh
+    assert [round(one.captured_at - WALL_S) for one in pictures] == [1, 5, 3, 2, 4, 0]
+
+
+def test_of_equal_frames_the_earlier_ones_stay(mp4: Mp4) -> None:
+    scene = Scene(160, 120, (100,) * 6, fps=5, has_motion=False, gop_s=0.2)
+    board = play(clip(None, mp4(scene)), count=3).session.report().board
+    assert len({score for _, score in board}) == 1
+    assert [number for number, _ in board] == [1, 2, 3]
+
+
+def test_it_says_what_it_captures(mp4: Mp4) -> None:
+    stage = play(clip(None, mp4(SCENE)))
+    capturing = stage.reports[0].status
+    assert (capturing.state, capturing.video) == (State.CAPTURING, Video("h264", 320, 240))
+    assert (capturing.error_code, capturing.next_attempt_at) == ("", None)
+
+
+def test_it_opens_the_address_and_the_transport_it_was_given(mp4: Mp4) -> None:
+    assert set(play(clip(None, mp4(SCENE)), transport="udp").opened) == {(an_address(), "udp")}
+
+
+def test_it_is_connecting_before_anything_has_come() -> None:
+    report = Session(settings(), opener=Stage([]).open, clock=FakeClock()).report()
+    assert report.status == Status(State.CONNECTING)
+    assert (report.board, report.fresh, report.counters, report.is_final) == ((), (), Counters(), False)
+
+
+# --- reconnecting ---
+
+
+def test_it_waits_longer_after_each_failure() -> None:
+    stage = play(*[errors.Unreachable() for _ in range(8)])
+    assert stage.clock.waits[:-1] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_it_says_why_which_attempt_and_when_the_next_one_is() -> None:
+    stage = play(errors.NotFound(), errors.NotFound("Gone."))
+    first, second = (report.status for report in stage.reports[:2])
+    assert first == Status(State.RECONNECTING, "not_found", errors.NotFound.words, 1, WALL_S + 1)
+    assert second == Status(State.RECONNECTING, "not_found", "Gone.", 2, WALL_S + 3)
+
+
+@pytest.mark.parametrize("error", [errors.AuthRefused, errors.Refused, errors.NoVideo, errors.Undecodable])
+def test_what_another_try_does_not_mend_is_tried_slowly(error: type[CaptureError]) -> None:
+    stage = play(*[error() for _ in range(6)])
+    assert stage.clock.waits[:-1] == [step_s * 1.25 for step_s in (60, 120, 240, 480, 900, 900)]
+
+
+def test_a_full_camera_is_tried_later() -> None:
+    assert play(errors.CameraFull(), errors.CameraFull()).clock.waits[:-1] == [37.5, 75]
+
+
+@pytest.mark.parametrize("error", [errors.InvalidURL(), errors.AddressRefused()])
+def test_what_can_never_work_fails_at_once(error: CaptureError) -> None:
+    stage = play(errors.Unreachable(), error, errors.Unreachable())
+    assert states(stage) == [(State.RECONNECTING, "unreachable"), (State.FAILED, error.code)]
+    assert len(stage.opened) == 2
+    assert not stage.session.stop.is_set()
+
+
+def test_a_healthy_minute_begins_the_ladder_anew(mp4: Mp4) -> None:
+    clock = FakeClock()
+    play(*[errors.Unreachable()] * 4, clip(clock, mp4(SCENE), speed=11), clock=clock)
+    assert clock.waits[:5] == [1, 2, 4, 8, 1]
+
+
+def test_half_a_minute_does_not(mp4: Mp4) -> None:
+    clock = FakeClock()
+    play(*[errors.Unreachable()] * 4, clip(clock, mp4(SCENE), speed=6), clock=clock)
+    assert clock.waits[:5] == [1, 2, 4, 8, 16]
+
+
+def test_a_connection_without_a_sample_is_not_healthy_however_long_it_was(mp4: Mp4) -> None:
+    """No key frame comes: the minute counts from the first sample."""
+    clock = FakeClock()
+
+    def headless() -> Feed:
+        feed = ClipFeed(mp4(SCENE))
+        feed.shown = (replace(packet, is_key=False) for packet in paced(feed, clock, 4.0))
+        return feed
+
+    play(errors.Unreachable(), headless, headless, clock=clock)
+    assert clock.waits[:3] == [1, 2, 4]
+
+
+def test_the_leaderboard_is_kept_over_reconnects(mp4: Mp4) -> None:
+    dark, light = replace(SCENE, plan=(30, 70, 50)), replace(SCENE, plan=(60, 20, 240))
+    report = play(clip(None, mp4(dark)), errors.Unreachable(), clip(None, mp4(light)), count=4).session.report()
+    assert [score for _, score in report.board] == pytest.approx([240, 70, 60, 50], abs=1)
+    assert [number for number, _ in report.board] == [6, 2, 4, 3]
+    assert (report.counters.samples, report.counters.connections) == (6, 2)
+
+
+def test_the_status_says_each_change_once(mp4: Mp4) -> None:
+    stage = play(clip(None, mp4(SCENE), errors.Stalled()), errors.AuthRefused(), clip(None, mp4(SCENE)))
+    assert states(stage)[:5] == [
+        (State.CAPTURING, ""),
+        (State.RECONNECTING, "stalled"),
+        (State.RECONNECTING, "auth_refused"),
+        (State.CAPTURING, ""),
+        (State.RECONNECTING, "closed"),
+    ]
+
+
+def test_every_connection_is_left(mp4: Mp4) -> None:
+    feeds: list[ClipFeed] = []
+
+    def act() -> Feed:
+        feeds.append(ClipFeed(mp4(SCENE), errors.Stalled()))
+        return feeds[-1]
+
+    play(act, act, act)
+    assert [feed.is_left for feed in feeds] == [True] * 3
+
+
+# --- undecodable ---
+
+
+def test_a_stream_without_a_clean_frame_for_too_long_is_undecodable(mp4: Mp4) -> None:
+    clock = FakeClock()
+
+    def damaged() -> Feed:
+        feed = ClipFeed(mp4(SCENE))
+        feed.shown = (replace(packet, is_damaged=True) for packet in paced(feed, clock, 10.0))
+        return feed
+
+    stage = play(damaged, clock=clock)
+    assert states(stage)[0] == (State.RECONNECTING, "undecodable")
+    assert FRAME_S < (stage.reports[0].status.next_attempt_at or 0) - WALL_S - stage.clock.waits[0] < FRAME_S + 3
+    assert stage.reports[0].counters.samples == 0
+
+
+def test_a_key_frame_every_twelve_seconds_is_no_reason_to_give_up(mp4: Mp4) -> None:
+    clock = FakeClock()
+    stage = play(clip(clock, mp4(replace(SCENE, gop_s=2.0)), speed=6.0), clock=clock)
+    assert states(stage)[1] == (State.RECONNECTING, "closed")
+
+
+# --- what was there before, and what is saved ---
+
+
+def test_the_scores_of_earlier_recorders_hold_their_places(mp4: Mp4) -> None:
+    seed = Seed(samples=40, board=((7, 210.0), (31, 150.0), (12, 20.0)))
+    report = play(clip(None, mp4(SCENE)), count=4, seed=seed).session.report()
+    assert [number for number, _ in report.board] == [7, 42, 46, 31]
+    assert [score for _, score in report.board] == pytest.approx([210, 200, 180, 150], abs=1)
+    assert [picture.number for picture in report.fresh] == [42, 46]
+    assert report.counters.samples == 6
+
+
+def test_a_saved_picture_keeps_its_place_and_is_fresh_no_more(mp4: Mp4) -> None:
+    session = play(clip(None, mp4(SCENE)), count=4).session
+    before = session.report()
+    session.mark_saved(frozenset({before.board[0][0], before.board[2][0], 999}))
+    after = session.report()
+    assert after.board == before.board
+    assert after.fresh == (before.fresh[1], before.fresh[3])
+
+
+def test_what_was_saved_and_then_beaten_does_not_come_back(mp4: Mp4) -> None:
+    session = play(clip(None, mp4(SCENE)), count=1).session
+    session.mark_saved(frozenset({1}))
+    assert [picture.number for picture in session.report().fresh] == [2]
+
+
+# --- leaving ---
+
+
+def test_stop_ends_a_wait() -> None:
+    """With the real clock: the wait is a minute and more."""
+    session = Session(settings(), opener=refusing(errors.AuthRefused()))
+    thread = threading.Thread(target=session.run, daemon=True)
+    thread.start()
+    wait_until(lambda: session.report().status.state is State.RECONNECTING)
+    session.stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def refusing(error: CaptureError) -> Callable[[Address, str], Feed]:
+    def opener(address: Address, transport: str) -> Feed:
+        raise error
+
+    return opener
+
+
+def test_stop_leaves_the_connection_at_the_next_packet(mp4: Mp4) -> None:
+    feed = ClipFeed(mp4(SCENE))
+    session = Session(settings(), opener=lambda address, transport: feed, clock=FakeClock())
+    seen: list[int] = []
+
+    def packets() -> Iterator[Packet]:
+        for packet in ClipFeed(mp4(SCENE)).read():
+            seen.append(len(seen))
+            if len(seen) == 12:
+                session.stop.set()
+            yield packet
+
+    feed.shown = packets()
+    session.run()
+    assert feed.is_left
+    assert len(seen) == 12
+    assert session.report().counters.samples == 3
+
+
+def test_a_session_that_is_told_to_stop_before_it_begins_opens_nothing() -> None:
+    stage = Stage([errors.Unreachable()])
+    stage.session = Session(settings(), opener=stage.open, clock=stage.clock)
+    stage.session.stop.set()
+    stage.session.run()
+    assert stage.opened == []
+
+
+# --- the deadlines, seen from another thread ---
+
+
+@dataclass
+class Probe:
+    """Asks whether the session is overdue, when it is so many seconds later than it seems to the session."""
+
+    session: Session
+    clock: FakeClock
+
+    def after(self, seconds: float) -> str:
+        self.clock.passed_s += seconds
+        error = self.session.overdue()
+        self.clock.passed_s -= seconds
+        return error.code if error else ""
+
+
+def test_a_camera_that_hangs_at_connecting_is_overdue_as_a_timeout() -> None:
+    answers: list[str] = []
+    clock = FakeClock()
+
+    def opener(address: Address, transport: str) -> Feed:
+        probe = Probe(session, clock)
+        answers.extend([probe.after(OPEN_S - 1), probe.after(OPEN_S)])
+        raise errors.InvalidURL
+
+    session = Session(settings(), opener=opener, clock=clock)
+    session.run()
+    assert answers == ["", "timeout"]
+
+
+def test_a_camera_that_hangs_before_its_first_packet_is_overdue_as_a_timeout(mp4: Mp4) -> None:
+    assert hung_at(mp4(SCENE), packet=0) == {OPEN_S - 1: "", OPEN_S: "timeout"}
+
+
+def test_a_camera_that_hangs_after_a_packet_is_overdue_as_stalled(mp4: Mp4) -> None:
+    assert hung_at(mp4(SCENE), packet=7) == {PACKET_S - 1: "", PACKET_S: "stalled"}
+
+
+def hung_at(path: Path, packet: int) -> dict[float, str]:
+    """What overdue() says while the feed waits for its packet of this number."""
+    clock = FakeClock()
+    answers: dict[float, str] = {}
+    feed = ClipFeed(path, errors.InvalidURL())
+    session = Session(settings(), opener=lambda address, transport: feed, clock=clock)
+    limit_s = OPEN_S if packet == 0 else PACKET_S
+
+    def packets() -> Iterator[Packet]:
+        for number, each in enumerate(ClipFeed(path).read()):
+            if number == packet:
+                probe = Probe(session, clock)
+                answers.update({seconds: probe.after(seconds) for seconds in (limit_s - 1, limit_s)})
+            yield each
+
+    feed.shown = packets()
+    session.run()
+    return answers
+
+
+def test_a_camera_that_hangs_at_the_farewell_is_overdue_too(mp4: Mp4) -> None:
+    clock = FakeClock()
+    answers: list[str] = []
+
+    class Clinging(ClipFeed):
+        def __exit__(self, *_: object) -> None:
+            answers.append(Probe(session, clock).after(60))
+
+    session = Session(
+        settings(), opener=lambda address, transport: Clinging(mp4(SCENE), errors.InvalidURL()), clock=clock
+    )
+    session.run()
+    assert answers == ["closed"]
+
+
+def test_nobody_is_overdue_while_waiting_for_the_next_attempt() -> None:
+    answers: list[str] = []
+    clock = FakeClock()
+    session = Session(settings(), opener=refusing(errors.AuthRefused()), clock=clock)
+
+    def on_wait(stop: threading.Event, seconds: float) -> bool:
+        answers.append(Probe(session, clock).after(10_000))
+        stop.set()
+        return True
+
+    clock.wait = on_wait  # type: ignore[method-assign]
+    session.run()
+    assert answers == [""]
+
+
+def test_a_failure_from_outside_shows_in_the_status() -> None:
+    session = Session(settings(), opener=refusing(errors.Unreachable()), clock=FakeClock())
+    session.fail(errors.Stalled())
+    status = session.report(is_final=True).status
+    assert (status.state, status.error_code, status.attempt) == (State.RECONNECTING, "stalled", 1)
+
+
+# --- what FIELD.md asks for ---
+
+
+def test_copies_of_one_picture_do_not_fill_the_leaderboard(mp4: Mp4) -> None:
+    """FIELD 7: a camera that freezes at its brightest picture, for two connections."""
+    path = mp4(replace(SCENE, plan=(220,), has_motion=False, gop_s=0.2))
+    report = play(clip(None, path), clip(None, path), clip(None, mp4(SCENE)), interval_s=0.2).session.report()
+    assert marks(report)[0] == 0
+    assert len({picture_digest(picture.jpeg) for picture in report.fresh}) == len(report.fresh)
+
+
+def picture_digest(jpeg: bytes) -> str:
+    return hashlib.sha256(np.ascontiguousarray(decode_jpeg(jpeg)).tobytes()).hexdigest()
+
+
+def test_a_camera_that_changes_its_size_gives_pictures_of_both(mp4: Mp4) -> None:
+    """FIELD 19: within one connection."""
+    feed = Spliced(mp4(SCENE), mp4(replace(SCENE, width=160, height=120)))
+    report = play(lambda: feed).reports[-2]
+    assert report.counters.connections == 1
+    assert {(one.width, one.height) for one in report.fresh} == {(320, 240), (160, 120)}
+
+
+class Spliced(ClipFeed):
+    """One connection whose video becomes another one's in the middle: packets in Annex B, as from a camera."""
+
+    def __init__(self, first: Path, second: Path) -> None:
+        super().__init__(first)
+        self._context = av.CodecContext.create("h264", "r")
+        self._context.thread_type = "NONE"
+        self.shown = self._both(first, second)
+
+    def _both(self, first: Path, second: Path) -> Iterator[Packet]:
+        for number, path in enumerate((first, second)):
+            with av.open(path) as container:
+                stream = container.streams.video[0]
+                to_annexb = av.BitStreamFilterContext("h264_mp4toannexb", stream)
+                plain = list(ClipFeed(path).read())
+                for packet, old in zip(container.demux(stream), [*plain, None], strict=False):
+                    if old is None:
+                        continue
+                    [data] = to_annexb.filter(packet)
+                    yield later(replace(old, data=data), number * len(PLAN))

@@ -1,0 +1,371 @@
+"""The history in the admin: what it shows, who sees it, and that it changes nothing that is over."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from streams import services
+from streams.engine import sheet
+from streams.models import Capture, Host, Stream
+from tests.streams.builders import (
+    SECRET,
+    SITE,
+    URL_WITH_SECRET,
+    Response,
+    make_capture,
+    make_claim,
+    make_finished,
+    make_host,
+)
+from tests.streams.html import read
+
+pytestmark = pytest.mark.django_db
+STREAMS, CAPTURES, HOSTS = (f"/admin/streams/{name}/" for name in ("stream", "capture", "host"))
+
+
+def signed_in(user: User) -> Client:
+    client = Client(raise_request_exception=False, headers={"host": SITE})
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def admin(admin_user: User) -> Client:
+    return signed_in(admin_user)
+
+
+def viewer(*permissions: str) -> Client:
+    """Staff with these permissions alone."""
+    user = User.objects.create_user("viewer", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return signed_in(user)
+
+
+def text_of(response: Response) -> str:
+    assert response.status_code == 200
+    return read(response.content.decode()).text
+
+
+def body_of(response: Response) -> bytes:
+    streamed: Iterator[bytes] = response.streaming_content  # type: ignore[attr-defined]
+    return b"".join(streamed)
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [STREAMS, CAPTURES, HOSTS])
+def test_a_list_without_rows_is_shown(admin: Client, path: str) -> None:
+    assert admin.get(path).status_code == 200
+
+
+def test_streams_are_listed_with_what_they_do(admin: Client) -> None:
+    make_finished()
+    make_finished()
+    text = text_of(admin.get(STREAMS))
+    for words in ("demo", "rtsp://camera.example:8554/demo", "2 captures", "Idle"):
+        assert words in text
+    Stream.objects.update(error_code="stalled", error_text="It <stopped>.")
+    assert "stalled: It <stopped>." in text_of(admin.get(STREAMS))
+
+
+def test_a_streams_page_leads_to_its_captures(admin: Client) -> None:
+    capture = make_finished()
+    make_finished("rtsp://other.example/garden")
+    page = read(admin.get(f"{STREAMS}{capture.stream_id}/change/").content.decode())
+    (url,) = [href for href in page.values("a", "href") if href.startswith(f"{CAPTURES}?")]
+    text = text_of(admin.get(url))
+    assert "1 capture" in text
+    assert f"{CAPTURES}{capture.pk}/change/" in admin.get(url).content.decode()
+
+
+def test_captures_are_listed_with_their_grid(admin: Client) -> None:
+    make_host("south")
+    capture = make_finished(frames=4)
+    running = make_capture("rtsp://other.example/garden")
+    response = admin.get(CAPTURES)
+    text = text_of(response)
+    sources = read(response.content.decode()).values("img", "src")
+    assert f"/captures/{capture.pk}/grid.jpg" in sources
+    assert f"/captures/{running.pk}/grid.jpg" not in sources
+    for words in ("4 of 9", "0 of 9", "Stopped", "finished", "in progress", "north"):
+        assert words in text
+
+
+def test_a_captures_page_shows_its_frames_with_rank_and_score(admin: Client) -> None:
+    capture = make_finished(frames=4)
+    response = admin.get(f"{CAPTURES}{capture.pk}/change/")
+    page = read(response.content.decode())
+    frames = list(capture.frames.order_by("-score"))
+    sources = page.values("img", "src")
+    assert [source for source in sources if "frames" in source] == [f"/frames/{frame.pk}.jpg" for frame in frames]
+    assert f"/captures/{capture.pk}/grid.jpg" in sources
+    scores = [word for word in page.text.split() if word in {"104.0", "103.0", "102.0", "101.0"}]
+    assert scores == ["104.0", "103.0", "102.0", "101.0"]
+    assert "32 x 24" in page.text
+
+
+def test_the_rank_of_a_frame_counts_within_its_capture(admin: Client) -> None:
+    make_finished("rtsp://other.example/garden", frames=9)
+    capture = make_finished(frames=2)
+    response = admin.get(f"{CAPTURES}{capture.pk}/change/")
+    cells = response.content.decode().split('field-rank">')[1:]
+    assert [read("<!doctype html>" + cell.split("</td>")[0]).text.split() for cell in cells] == [["1"], ["2"]]
+
+
+@pytest.mark.parametrize("kind", ["queued", "claimed", "stopping", "failed", "finished"])
+def test_a_captures_page_is_shown_in_each_state(admin: Client, kind: str) -> None:
+    capture = make_finished() if kind == "finished" else make_capture()
+    if kind in ("claimed", "failed"):
+        claim = make_claim(capture)
+        if kind == "failed":
+            services.fail(claim, "address_refused", "Not there.")
+    if kind == "stopping":
+        services.stop(capture.stream)
+    text_of(admin.get(f"{CAPTURES}{capture.pk}/change/"))
+    text_of(admin.get(f"{STREAMS}{capture.stream_id}/change/"))
+
+
+def test_hosts_are_listed(admin: Client) -> None:
+    host = make_host("north", slots=17)
+    assert "17" in text_of(admin.get(HOSTS))
+    assert "north" in text_of(admin.get(f"{HOSTS}{host.pk}/change/"))
+
+
+def test_the_first_page_of_the_admin_is_shown(admin: Client) -> None:
+    assert "Captures" in text_of(admin.get("/admin/"))
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+
+def shown(admin: Client, query: str) -> set[int]:
+    response = admin.get(f"{CAPTURES}?{query}")
+    assert response.status_code == 200
+    hrefs = read(response.content.decode()).values("a", "href")
+    return {int(href.split("/")[4]) for href in hrefs if href.startswith(CAPTURES) and "/change/" in href}
+
+
+def test_captures_are_filtered(admin: Client) -> None:
+    stopped, other = make_finished(), make_finished("rtsp://other.example/garden", frames=1)
+    failed, running = make_capture("rtsp://third.example/x"), make_capture("rtsp://fourth.example/y")
+    services.fail(make_claim(failed), "address_refused", "Not there.")
+    Capture.objects.filter(pk=other.pk).update(started_at="2020-02-03T04:05:06Z")
+    assert shown(admin, "") == {stopped.pk, other.pk, failed.pk, running.pk}
+    assert shown(admin, f"stream__id__exact={stopped.stream_id}") == {stopped.pk}
+    assert shown(admin, "ending__exact=failed") == {failed.pk}
+    assert shown(admin, "error_code__exact=address_refused") == {failed.pk}
+    assert shown(admin, "started_at__year=2020&started_at__month=2&started_at__day=3") == {other.pk}
+    assert shown(admin, "started_at__gte=2021-01-01 00:00:00%2B00:00") == {stopped.pk, failed.pk, running.pk}
+    assert shown(admin, "state=in progress") == {running.pk}
+    assert shown(admin, "state=finished") == {stopped.pk, other.pk, failed.pk}
+    assert shown(admin, "state=stopping") == set()
+    assert shown(admin, "q=garden") == {other.pk}
+    assert shown(admin, "q=fourth.example") == {running.pk}
+
+
+def test_streams_are_filtered(admin: Client) -> None:
+    make_finished()
+    make_capture("rtsp://other.example/garden")
+    assert "1 stream" in text_of(admin.get(f"{STREAMS}?status__exact=queued"))
+    assert "garden" in text_of(admin.get(f"{STREAMS}?q=garden"))
+
+
+@pytest.mark.parametrize("column", range(1, 12))
+def test_each_column_can_be_sorted_by_or_not_and_never_breaks(admin: Client, column: int) -> None:
+    make_finished()
+    for path in (STREAMS, CAPTURES):
+        assert admin.get(f"{path}?o={column}.-1").status_code == 200
+
+
+# --- actions --------------------------------------------------------------------------------------
+
+
+# The admin begins each message with a capital.
+def act(client: Client, action: str, *streams: Stream) -> Response:
+    fields = {"action": action, "_selected_action": [stream.pk for stream in streams]}
+    return client.post(STREAMS, fields, follow=True)
+
+
+def test_streams_are_started_with_the_settings_they_have(admin: Client) -> None:
+    stream = make_finished(URL_WITH_SECRET, count=4, frames=4).stream
+    Stream.objects.update(interval_s=7.5)
+    stream.refresh_from_db()
+    assert "Demo started." in text_of(act(admin, "start", stream))
+    capture = Capture.objects.get(finished_at=None)
+    assert (capture.interval_s, capture.count, capture.stream.address.password) == (7.5, 4, SECRET)
+    assert "Demo is already running." in text_of(act(admin, "start", stream))
+    assert Capture.objects.filter(finished_at=None).count() == 1
+
+
+def test_streams_are_stopped(admin: Client) -> None:
+    running, idle = make_capture().stream, make_finished("rtsp://other.example/garden").stream
+    text = text_of(act(admin, "stop", running, idle))
+    assert "Demo is being stopped." in text
+    assert "Garden is not running." in text
+    assert Capture.objects.get(stream=running).stop_requested_at is not None
+
+
+def test_one_stream_that_is_refused_does_not_keep_the_others_from_starting(admin: Client) -> None:
+    refused = make_finished().stream
+    other = make_finished("rtsp://other.example/garden").stream
+    Stream.objects.filter(pk=refused.pk).update(url="rtsp://169.254.169.254/demo")
+    text = text_of(act(admin, "start", refused, other))
+    assert "Demo: This service does not connect to 169.254.169.254" in text
+    assert "Garden started." in text
+
+
+@pytest.mark.parametrize("action", ["start", "stop"])
+def test_who_may_only_look_neither_starts_nor_stops(action: str) -> None:
+    capture = make_capture() if action == "stop" else make_finished()
+    act(viewer("view_stream", "view_capture"), action, capture.stream)
+    assert not Capture.objects.filter(finished_at=None, stop_requested_at__isnull=False).exists()
+    assert Capture.objects.count() == 1
+
+
+def test_settings_of_a_stream_can_be_changed_and_nothing_else(admin: Client) -> None:
+    stream = make_finished(URL_WITH_SECRET).stream
+    fields = {"interval_s": "3", "count": "5", "transport": "udp", "name": "x", "url": "x", "status": "failed"}
+    assert admin.post(f"{STREAMS}{stream.pk}/change/", fields).status_code == 302
+    changed = Stream.objects.get()
+    assert (changed.interval_s, changed.count, changed.transport) == (3.0, 5, "udp")
+    assert (changed.name, changed.url, changed.status) == (stream.name, stream.url, stream.status)
+    assert changed.address.password == SECRET
+
+
+@pytest.mark.parametrize("fields", [{"interval_s": "0"}, {"interval_s": "1e9"}, {"count": "0"}, {"count": "101"}])
+def test_settings_that_start_would_refuse_are_refused_here_too(admin: Client, fields: dict[str, str]) -> None:
+    stream = make_finished().stream
+    sent = {"interval_s": "1", "count": "9", "transport": "tcp", **fields}
+    assert admin.post(f"{STREAMS}{stream.pk}/change/", sent).status_code == 200
+    assert (Stream.objects.get().interval_s, Stream.objects.get().count) == (1.0, 9)
+
+
+def test_a_change_of_settings_does_not_write_a_status_that_is_older(
+    admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor writes the status between the form's read and its save."""
+    stream = make_capture().stream
+    full_clean = Stream.full_clean
+
+    def full_clean_slowly(self: Stream, *args: object, **kwargs: object) -> None:
+        full_clean(self, *args, **kwargs)  # type: ignore[arg-type]
+        Stream.objects.filter(pk=self.pk).update(status="capturing", error_code="stalled")
+
+    monkeypatch.setattr(Stream, "full_clean", full_clean_slowly)
+    admin.post(f"{STREAMS}{stream.pk}/change/", {"interval_s": "3", "count": "9", "transport": "tcp"})
+    changed = Stream.objects.get()
+    assert (changed.interval_s, changed.status, changed.error_code) == (3.0, "capturing", "stalled")
+
+
+# --- what nobody may do ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [STREAMS, CAPTURES, HOSTS])
+def test_nothing_is_added_or_deleted(admin: Client, path: str) -> None:
+    make_finished()
+    (pk,) = {STREAMS: Stream, CAPTURES: Capture, HOSTS: Host}[path].objects.values_list("pk", flat=True)  # type: ignore[attr-defined]
+    assert admin.get(f"{path}add/").status_code == 403
+    assert admin.post(f"{path}{pk}/delete/", {"post": "yes"}).status_code == 403
+    admin.post(path, {"action": "delete_selected", "_selected_action": [pk], "post": "yes"})
+    assert (Stream.objects.count(), Capture.objects.count(), Host.objects.count()) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("path", [CAPTURES, HOSTS])
+def test_what_is_over_is_read_only(admin: Client, path: str) -> None:
+    make_finished()
+    (pk,) = {CAPTURES: Capture, HOSTS: Host}[path].objects.values_list("pk", flat=True)  # type: ignore[attr-defined]
+    before = (Capture.objects.values().get(), Host.objects.values().get())
+    markup = admin.get(f"{path}{pk}/change/").content.decode()
+    assert 'name="_save"' not in markup
+    assert admin.post(f"{path}{pk}/change/", {"samples": "1", "slots": "1"}).status_code == 403
+    assert (Capture.objects.values().get(), Host.objects.values().get()) == before
+
+
+# --- who sees it ----------------------------------------------------------------------------------
+
+
+def paths() -> list[str]:
+    capture = make_finished(frames=1)
+    frame = capture.frames.get()
+    return [
+        "/admin/",
+        STREAMS,
+        CAPTURES,
+        HOSTS,
+        f"{STREAMS}{capture.stream_id}/change/",
+        f"{CAPTURES}{capture.pk}/change/",
+        f"/captures/{capture.pk}/grid.jpg",
+        f"/frames/{frame.pk}.jpg",
+    ]
+
+
+def test_strangers_are_sent_to_the_login(client: Client) -> None:
+    for path in paths():
+        response = client.get(path)
+        assert (response.status_code, response["Location"]) == (302, f"/admin/login/?next={path}")
+
+
+def test_who_is_no_staff_is_sent_to_the_login() -> None:
+    user = signed_in(User.objects.create_user("guest"))
+    for path in paths():
+        response = user.get(path)
+        assert (response.status_code, response["Location"].split("?")[0]) == (302, "/admin/login/")
+
+
+def test_staff_gets_the_pictures(admin: Client) -> None:
+    capture = make_finished(frames=4)
+    grid = admin.get(f"/captures/{capture.pk}/grid.jpg")
+    assert (grid.status_code, grid["Content-Type"]) == (200, "image/jpeg")
+    assert sheet.decode_jpeg(body_of(grid)).shape == (2 * 24 + 3 * 8, 3 * 32 + 4 * 8, 3)
+    for frame in capture.frames.all():
+        picture = admin.get(f"/frames/{frame.pk}.jpg")
+        assert body_of(picture) == frame.image.read()
+        assert picture["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_picture_that_is_not_there_is_a_404(admin: Client) -> None:
+    capture = make_finished(frames=0)
+    gone = make_finished("rtsp://other.example/garden", frames=1)
+    gone.grid.storage.delete(str(gone.grid.name))
+    for path in (f"/captures/{capture.pk}/grid.jpg", f"/captures/{gone.pk}/grid.jpg", "/captures/99/grid.jpg"):
+        assert admin.get(path).status_code == 404
+    assert admin.get("/frames/99.jpg").status_code == 404
+
+
+def test_no_page_shows_a_credential(admin: Client) -> None:
+    stream = make_finished(f"{URL_WITH_SECRET}?token=t0ken-v4lue", frames=1).stream
+    act(admin, "start", stream)
+    for path in [*paths()[:6], f"{STREAMS}{stream.pk}/change/", f"{STREAMS}{stream.pk}/history/", "/"]:
+        markup = admin.get(path).content.decode()
+        assert SECRET not in markup
+        assert "t0ken-v4lue" not in markup
+
+
+# --- queries --------------------------------------------------------------------------------------
+
+
+def queries_of(client: Client, path: str) -> int:
+    with CaptureQueriesContext(connection) as context:
+        assert client.get(path).status_code == 200
+    return len(context)
+
+
+@pytest.mark.parametrize("path", [STREAMS, CAPTURES])
+def test_a_longer_list_takes_no_more_queries(admin: Client, path: str) -> None:
+    for n in range(2):
+        make_finished(f"rtsp://camera-{n}.example/demo", frames=1)
+    few = queries_of(admin, path)
+    for n in range(2, 12):
+        make_finished(f"rtsp://camera-{n}.example/demo", frames=2)
+    assert queries_of(admin, path) == few
+
+
+def test_more_frames_take_no_more_queries(admin: Client) -> None:
+    few, many = make_finished(frames=2), make_finished("rtsp://other.example/garden", frames=9)
+    first = queries_of(admin, f"{CAPTURES}{few.pk}/change/")
+    assert queries_of(admin, f"{CAPTURES}{many.pk}/change/") == first

@@ -1,0 +1,289 @@
+"""The pages for people and the answers for machines that look after the service."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from django.db import OperationalError, connection
+from django.test import Client
+
+from streams import services
+from streams.models import Capture, Stream
+from tests.streams.builders import (
+    BROWSER,
+    SECRET,
+    URL_WITH_SECRET,
+    Response,
+    make_capture,
+    make_claim,
+    make_finished,
+    make_host,
+    make_picture,
+    make_report,
+    record,
+    start,
+    stop,
+)
+from tests.streams.html import read
+
+pytestmark = pytest.mark.django_db
+NASTY = "<script>alert('&amp;')</script>\"'"
+
+
+@pytest.fixture(autouse=True)
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.views.STOP_WAIT_S", 0.01)
+
+
+# --- what holds for every page --------------------------------------------------------------------
+
+
+def queued() -> Capture:
+    return make_capture()
+
+
+def in_progress() -> Capture:
+    capture = make_capture()
+    services.checkpoint(make_claim(capture), services.Totals(), make_report(make_picture(1), make_picture(2)))
+    return capture
+
+
+def stopping() -> Capture:
+    capture = in_progress()
+    services.stop(capture.stream)
+    return capture
+
+
+def failed() -> Capture:
+    capture = make_capture()
+    services.fail(make_claim(capture), "address_refused", "Not there.")
+    return capture
+
+
+STATES: dict[str, Callable[[], Capture]] = {
+    "queued": queued,
+    "in progress": in_progress,
+    "stopping": stopping,
+    "failed": failed,
+    "too few": lambda: make_finished(frames=4),
+    "complete": make_finished,
+}
+
+
+def page_of(state: str) -> Callable[[Client], Response]:
+    return lambda client: client.get(f"/captures/{STATES[state]().pk}/")
+
+
+def after(make: Callable[[], object], then: Callable[[Client], Response]) -> Callable[[Client], Response]:
+    def both(client: Client) -> Response:
+        make()
+        return then(client)
+
+    return both
+
+
+PAGES: dict[str, Callable[[Client], Response]] = {
+    "index, empty": lambda client: client.get("/"),
+    "index": after(make_capture, lambda client: client.get("/")),
+    **{f"capture {state}": page_of(state) for state in STATES},
+    "start": lambda client: start(client, accept=BROWSER),
+    "start, wrong": lambda client: start(client, interval="x", accept=BROWSER),
+    "start, method": lambda client: client.get("/start", headers={"accept": BROWSER}),
+    "stop, complete": after(make_finished, stop),
+    "stop, too few": after(lambda: make_finished(frames=4), stop),
+    "stop, not finished": after(make_capture, stop),
+    "stop, unknown": stop,
+    "stop, wrong": lambda client: stop(client, ""),
+    "stop, another site": lambda client: client.post("/stop", headers={"origin": "http://evil.example"}),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_is_well_formed_and_loads_and_runs_nothing(client: Client, page: str) -> None:
+    response = PAGES[page](client)
+    assert response["Content-Type"] == "text/html; charset=utf-8"
+    read_page = read(response.content.decode())
+    assert read_page.faults == []
+    assert "script" not in read_page.tags
+    loaded = [link for link in read_page.links if link[1] == "src" or link[0] == "link"]
+    assert [link for link in loaded if not link[2].startswith("data:")] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_has_its_policy(client: Client, page: str) -> None:
+    response = PAGES[page](client)
+    policy = dict(rule.split(" ", 1) for rule in response["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["img-src"] == "data:"
+    assert policy["frame-ancestors"] == "'none'"
+    assert policy["base-uri"] == "'none'"
+    assert "script-src" not in policy
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["X-Frame-Options"] == "DENY"
+    assert response["Referrer-Policy"] == "same-origin"
+    assert response["Cache-Control"] == "no-store"
+    contents = read(response.content.decode()).values("meta", "content")
+    (inner,) = [value for value in contents if "default-src" in value]
+    assert response["Content-Security-Policy"].startswith(inner)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/start", "/stop", "/nowhere", "/captures/9/"])
+def test_what_is_no_page_is_not_guessed_at_either(client: Client, path: str) -> None:
+    assert client.get(path)["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/", "/captures/1/", "/livez", "/readyz"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_what_is_read_is_not_written_to(client: Client, method: str, path: str) -> None:
+    assert client.generic(method, path).status_code == 405
+
+
+# --- the first page -------------------------------------------------------------------------------
+
+
+def test_the_first_page_says_what_to_do_when_there_is_nothing(client: Client) -> None:
+    text = read(client.get("/").content.decode()).text
+    assert "No stream yet" in text
+    assert "No supervisor is running" in text
+    assert "http://cameras.example/start" in text
+
+
+def test_the_first_page_lists_streams_with_their_latest_capture(client: Client) -> None:
+    make_host()
+    make_finished()
+    latest = make_capture()
+    make_finished("rtsp://other.example/garden", frames=0)
+    Stream.objects.filter(name="garden").update(error_text="No connection to the camera.")
+    page = read(client.get("/").content.decode())
+    assert f"/captures/{latest.pk}/" in page.values("a", "href")
+    assert page.text.index("demo") < page.text.index("garden")
+    assert "Queued" in page.text
+    assert "No connection to the camera." in page.text
+    assert "No supervisor" not in page.text
+
+
+def test_a_stream_without_a_capture_is_no_link(client: Client) -> None:
+    Stream.objects.create(name="bare", url="rtsp://bare.example/")
+    page = read(client.get("/").content.decode())
+    assert "bare" in page.text
+    assert not [href for href in page.values("a", "href") if "captures" in href]
+
+
+@pytest.mark.parametrize("path", ["/", "/captures/{}/"])
+def test_what_comes_from_outside_is_shown_as_text(client: Client, path: str) -> None:
+    capture = make_finished(frames=1)
+    Stream.objects.update(name=NASTY[:64], url=f"rtsp://a/{NASTY}", error_text=NASTY, error_code="<b>")
+    Capture.objects.update(error_text=NASTY, error_code="<i>")
+    page = read(client.get(path.format(capture.pk)).content.decode())
+    assert page.faults == []
+    assert "script" not in page.tags
+    assert NASTY in page.text
+
+
+@pytest.mark.parametrize("path", ["/", "/captures/{}/"])
+def test_no_page_shows_a_credential(client: Client, path: str) -> None:
+    capture = make_finished(URL_WITH_SECRET)
+    assert SECRET not in client.get(path.format(capture.pk)).content.decode()
+
+
+# --- the page of a capture ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "says", "refreshes", "pictures"),
+    [
+        ("queued", "The capture is in progress, queued: 0 samples so far", True, 0),
+        ("in progress", "The capture is in progress, capturing: 2 samples so far", True, 0),
+        ("stopping", "The capture is being finished", True, 0),
+        ("failed", "The last thing that went wrong: Not there.", False, 0),
+        ("too few", "Not enough frames were captured: 4 of 9.", False, 1),
+        ("complete", "The 9 brightest of 9 samples, best first.", False, 1),
+    ],
+)
+def test_a_captures_page_says_how_it_stands(
+    client: Client, state: str, says: str, refreshes: bool, pictures: int
+) -> None:
+    capture = STATES[state]()
+    response = client.get(f"/captures/{capture.pk}/")
+    page = read(response.content.decode())
+    assert response.status_code == 200
+    assert says in page.text
+    assert any("url=" in value for value in page.values("meta", "content")) == refreshes
+    assert len(page.values("img", "src")) == pictures
+
+
+def test_a_captures_page_lists_its_frames_best_first(client: Client) -> None:
+    capture = make_finished(frames=3, count=3)
+    text = read(client.get(f"/captures/{capture.pk}/").content.decode()).text
+    assert text.index("103.0") < text.index("102.0") < text.index("101.0")
+
+
+def test_a_grid_whose_file_is_gone_is_said(client: Client) -> None:
+    capture = make_finished()
+    capture.grid.storage.delete(str(capture.grid.name))
+    response = client.get(f"/captures/{capture.pk}/")
+    assert response.status_code == 200
+    assert "gone from the media folder" in response.content.decode()
+
+
+def test_a_captures_page_is_also_json(client: Client) -> None:
+    capture = make_finished()
+    answer = json.loads(client.get(f"/captures/{capture.pk}/", headers={"accept": "application/json"}).content)
+    assert (answer["process_name"], answer["code"], len(answer["frames"])) == ("demo", "complete", 9)
+
+
+@pytest.mark.parametrize("path", ["/captures/99/", "/captures/0/", "/captures/9223372036854775808/", "/captures/x/"])
+def test_an_unknown_capture_is_a_404(client: Client, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_an_older_capture_keeps_its_page(client: Client) -> None:
+    old = make_finished(frames=9)
+    make_finished(frames=1)
+    assert "The 9 brightest" in client.get(f"/captures/{old.pk}/").content.decode()
+
+
+def test_reading_writes_nothing(client: Client) -> None:
+    capture = make_capture()
+    record(capture, frames=1)
+    before = (Stream.objects.values().get(), Capture.objects.values().get())
+    for path in ("/", f"/captures/{capture.pk}/", "/livez", "/readyz"):
+        client.get(path)
+    assert (Stream.objects.values().get(), Capture.objects.values().get()) == before
+
+
+# --- health ---------------------------------------------------------------------------------------
+
+
+def test_alive_is_whoever_answers(client: Client) -> None:
+    assert (client.get("/livez").status_code, client.get("/livez").content) == (200, b"ok\n")
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "status"), [(None, 503), (60.0, 503), (0.0, 200)], ids=["none", "silent", "living"]
+)
+def test_ready_is_with_a_living_supervisor(client: Client, silent_s: float | None, status: int) -> None:
+    if silent_s is not None:
+        make_host(silent_s=silent_s)
+    response = client.get("/readyz")
+    assert response.status_code == status
+    assert json.loads(response.content) == {"database": True, "supervisor": status == 200}
+
+
+def test_not_ready_without_the_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise OperationalError("unable to open database file")
+
+    monkeypatch.setattr(connection, "ensure_connection", away)
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert json.loads(response.content) == {"database": False, "supervisor": False}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_health_needs_no_query_of_a_session(client: Client, path: str) -> None:
+    assert "Set-Cookie" not in client.get(path).headers
+
+
+def test_a_host_that_is_not_ours_is_refused() -> None:
+    assert Client(headers={"host": "evil.example"}).get("/").status_code == 400

@@ -1,0 +1,601 @@
+"""The writes: what a checkpoint saves, what a finish makes, and what is left when either goes wrong."""
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage
+from django.db.models import F
+
+from streams import claims, services
+from streams.claims import Candidate, ClaimLost
+from streams.engine import sheet
+from streams.engine.errors import AddressRefused
+from streams.engine.session import Counters, State, Status
+from streams.models import Capture, Frame, Stream
+from streams.services import Totals
+from tests.streams.builders import (
+    NOON,
+    SECRET,
+    URL_WITH_SECRET,
+    all_files,
+    at_once,
+    files,
+    frame_files,
+    frames_of,
+    make_capture,
+    make_claim,
+    make_finished,
+    make_host,
+    make_picture,
+    make_report,
+    make_wish,
+    record,
+    silence,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+class FullDisk(FileSystemStorage):
+    """Has room for `room` files more, then for a few bytes of one."""
+
+    def __init__(self, room: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._room = room
+
+    def _save(self, name: str, content: "File[bytes]") -> str:
+        if self._room <= 0:
+            Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
+            Path(self.path(name)).write_bytes(content.read(10))
+            raise OSError(28, "No space left on device")
+        self._room -= 1
+        return str(super()._save(name, content))  # type: ignore[misc]
+
+
+@pytest.fixture
+def fill_disk(monkeypatch: pytest.MonkeyPatch, media: Path) -> Callable[..., None]:
+    def fill(room: int = 0) -> None:
+        disk = FullDisk(room, location=media)
+        for field in (Frame._meta.get_field("image"), Capture._meta.get_field("grid")):
+            monkeypatch.setattr(field, "storage", disk)
+
+    return fill
+
+
+def steal(capture_id: int) -> None:
+    """Another host claims the capture."""
+    Capture.objects.filter(pk=capture_id).update(epoch=F("epoch") + 1)
+
+
+# --- checkpoint -----------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_saves_files_rows_and_counters(media: Path) -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    counters = Counters(samples=12, missed=3, rejected=4, connections=2, last_sample_at=NOON + 12)
+    report = make_report(make_picture(5, score=7.5), make_picture(12, score=9.25), counters=counters)
+    assert services.checkpoint(claim, Totals(), report) == {5, 12}
+    assert frames_of(capture) == [(12, 9.25), (5, 7.5)]
+    assert files(media) == frame_files(capture)
+    assert len(files(media)) == 2
+    frame = capture.frames.get(number=12)
+    assert frame.image.read() == report.fresh[1].jpeg
+    assert (frame.width, frame.height, frame.captured_at.timestamp()) == (32, 24, NOON + 12)
+    capture.refresh_from_db()
+    assert (capture.samples, capture.missed, capture.rejected, capture.connections) == (12, 3, 4, 2)
+    assert capture.last_sample_at is not None
+    assert capture.last_sample_at.timestamp() == NOON + 12
+
+
+def test_counters_are_those_of_earlier_recorders_and_this_ones() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    base = Totals(samples=100, missed=10, rejected=20, connections=5)
+    for samples in (1, 7, 7):
+        counters = Counters(samples=samples, missed=1, rejected=2, connections=1)
+        services.checkpoint(claim, base, make_report(counters=counters))
+    capture.refresh_from_db()
+    assert Totals.of(capture) == Totals(107, 11, 22, 6)
+
+
+def test_a_report_without_a_sample_keeps_the_time_of_the_last_one() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(counters=Counters(samples=1, last_sample_at=NOON)))
+    services.checkpoint(claim, Totals(1), make_report(counters=Counters(connections=1)))
+    capture.refresh_from_db()
+    assert capture.last_sample_at is not None
+    assert capture.last_sample_at.timestamp() == NOON
+
+
+def test_what_left_the_leaderboard_leaves_no_row_and_no_file(media: Path) -> None:
+    capture = make_capture(count=2)
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(make_picture(1, score=10), make_picture(2, score=20)))
+    report = make_report(make_picture(3, score=30), kept=((2, 20.0),))
+    assert services.checkpoint(claim, Totals(), report) == {2, 3}
+    assert frames_of(capture) == [(3, 30.0), (2, 20.0)]
+    assert files(media) == frame_files(capture)
+    assert len(files(media)) == 2
+
+
+def test_a_report_that_comes_again_changes_nothing(media: Path) -> None:
+    """The supervisor's answer may be lost: a recorder then reports the same pictures again."""
+    capture = make_capture()
+    claim = make_claim(capture)
+    report = make_report(make_picture(1), make_picture(2))
+    services.checkpoint(claim, Totals(), report)
+    before = (files(media), list(capture.frames.values_list("pk", "image")), Totals.of(capture))
+    assert services.checkpoint(claim, Totals(), report) == {1, 2}
+    assert (files(media), list(capture.frames.values_list("pk", "image")), Totals.of(capture)) == before
+    assert capture.frames.get(number=1).image.read() == report.fresh[0].jpeg
+
+
+def test_a_report_that_comes_again_and_has_moved_on_evicts(media: Path) -> None:
+    capture = make_capture(count=1)
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(make_picture(1, score=10)))
+    services.checkpoint(claim, Totals(), make_report(make_picture(2, score=20)))
+    assert frames_of(capture) == [(2, 20.0)]
+    assert files(media) == frame_files(capture)
+    assert len(files(media)) == 1
+
+
+def test_captures_of_one_number_do_not_share_files(media: Path) -> None:
+    captures = [make_capture(f"rtsp://{name}.example/demo") for name in ("north", "south")]
+    host = make_host()
+    for capture, luma in zip(captures, (50, 200), strict=True):
+        services.checkpoint(make_claim(capture, host), Totals(), make_report(make_picture(1, score=luma)))
+    assert len(files(media)) == 2
+    assert [capture.frames.get().score for capture in captures] == [50.0, 200.0]
+
+
+@pytest.mark.parametrize("how", ["another host", "released", "failed", "finished"])
+def test_a_lost_claim_leaves_nothing_behind(media: Path, how: str) -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(make_picture(1, score=10)))
+    if how == "another host":
+        steal(capture.pk)
+    elif how == "released":
+        claims.release(claim)
+    elif how == "failed":
+        services.fail(claim, "address_refused", "Not there.")
+    else:
+        services.stop(capture.stream)
+        services.hand_over(claim)
+        services.finish(capture.pk)
+    before = (files(media), frames_of(capture), Totals.of(Capture.objects.get()), Stream.objects.values().get())
+    report = make_report(
+        make_picture(2, score=20), counters=Counters(samples=99), status=Status(State.FAILED, "x", "y")
+    )
+    with pytest.raises(ClaimLost):
+        services.checkpoint(claim, Totals(), report)
+    assert before == (
+        files(media),
+        frames_of(capture),
+        Totals.of(Capture.objects.get()),
+        Stream.objects.values().get(),
+    )
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_full_disk_leaves_no_row_and_no_litter(media: Path, fill_disk: Callable[..., None], room: int) -> None:
+    """The supervisor tries again every two seconds: what each try leaves would fill the disk for good."""
+    capture = make_capture()
+    claim = make_claim(capture)
+    fill_disk(room)
+    report = make_report(make_picture(1), make_picture(2), make_picture(3), counters=Counters(samples=3))
+    with pytest.raises(OSError, match="No space"):
+        services.checkpoint(claim, Totals(), report)
+    capture.refresh_from_db()
+    assert (capture.frames.count(), capture.samples) == (0, 0)
+    assert [name for name in files(media) if (media / name).stat().st_size > 10] == []
+
+
+def test_a_checkpoint_works_again_once_the_disk_has_room(media: Path, fill_disk: Callable[..., None]) -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    report = make_report(make_picture(1), make_picture(2))
+    fill_disk(1)
+    with pytest.raises(OSError, match="No space"):
+        services.checkpoint(claim, Totals(), report)
+    fill_disk(100)
+    assert services.checkpoint(claim, Totals(), report) == {1, 2}
+    assert [frame.image.read() for frame in capture.frames.all()] == [picture.jpeg for picture in report.fresh]
+
+
+def test_a_file_that_is_gone_does_not_keep_a_frame_from_being_evicted(media: Path) -> None:
+    capture = make_capture(count=1)
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(make_picture(1, score=10)))
+    (media / frame_files(capture)[0]).unlink()
+    services.checkpoint(claim, Totals(), make_report(make_picture(2, score=20)))
+    assert frames_of(capture) == [(2, 20.0)]
+
+
+def test_the_stream_says_where_its_capture_stands() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    status = Status(State.RECONNECTING, "stalled", "It stopped sending.", attempt=3, next_attempt_at=NOON)
+    services.checkpoint(claim, Totals(), make_report(status=status))
+    stream = Stream.objects.get()
+    assert (stream.status, stream.error_code, stream.attempt) == ("reconnecting", "stalled", 3)
+    assert stream.next_attempt_at is not None
+    assert stream.next_attempt_at.timestamp() == NOON
+    services.checkpoint(claim, Totals(), make_report())
+    better = Stream.objects.get()
+    assert (better.status, better.error_code, better.attempt) == ("capturing", "stalled", 0)
+    assert better.next_attempt_at is None
+    assert Capture.objects.get().error_code == "stalled"
+
+
+def test_a_status_that_stays_is_not_written_again() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report())
+    first = Stream.objects.get().status_at
+    services.checkpoint(claim, Totals(), make_report(counters=Counters(samples=5)))
+    assert Stream.objects.get().status_at == first
+
+
+def test_a_stream_that_is_being_stopped_goes_on_saying_so(media: Path) -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.stop(capture.stream)
+    services.checkpoint(claim, Totals(), make_report(make_picture(1)))
+    assert Stream.objects.get().status == "stopping"
+    assert frames_of(capture) == [(1, 100.0)]
+
+
+def test_an_error_is_cut_to_what_a_row_holds() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(status=Status(State.RECONNECTING, "closed", "x" * 1000)))
+    assert len(Stream.objects.get().error_text) == len(Capture.objects.get().error_text) == 300
+
+
+# --- hand over, note a death, fail ----------------------------------------------------------------
+
+
+def test_what_is_handed_over_waits_for_the_next_host() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report())
+    services.hand_over(claim)
+    capture.refresh_from_db()
+    assert (capture.claimed_by, capture.finished_at, capture.host_name) == (None, None, "north")
+    assert Stream.objects.get().status == "queued"
+    assert claims.claim(make_host("south"), [Candidate(capture.pk, capture.epoch)]) == [capture.pk]
+
+
+def test_what_is_handed_over_and_was_stopped_can_be_finished() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.stop(capture.stream)
+    assert not services.finish(capture.pk)
+    services.hand_over(claim)
+    assert Stream.objects.get().status == "stopping"
+    assert services.finish(capture.pk)
+
+
+def test_what_another_host_has_is_not_handed_over() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    steal(capture.pk)
+    services.hand_over(claim)
+    capture.refresh_from_db()
+    assert capture.claimed_by is not None
+
+
+def test_a_dead_recorder_is_told_and_its_capture_kept() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.note_death(claim)
+    capture.refresh_from_db()
+    assert (capture.error_code, capture.finished_at) == ("recorder_died", None)
+    assert (Stream.objects.get().status, Stream.objects.get().error_code) == ("reconnecting", "recorder_died")
+    assert claim.rows().exists()
+
+
+def test_the_death_of_a_recorder_whose_capture_is_anothers_is_not_told() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    steal(capture.pk)
+    with pytest.raises(ClaimLost):
+        services.note_death(claim)
+    assert Stream.objects.get().status == "queued"
+
+
+def test_a_capture_that_failed_keeps_what_it_has() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(make_picture(1)))
+    services.fail(claim, "address_refused", "This service does not connect there.")
+    capture.refresh_from_db()
+    assert (capture.ending, capture.error_code) == ("failed", "address_refused")
+    assert capture.finished_at is not None
+    assert (capture.frames.count(), bool(capture.grid)) == (1, True)
+    stream = Stream.objects.get()
+    assert (stream.status, stream.error_text) == ("failed", "This service does not connect there.")
+
+
+def test_a_capture_that_was_stopped_before_it_failed_was_stopped() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.stop(capture.stream)
+    services.fail(claim, "address_refused", "Not there.")
+    capture.refresh_from_db()
+    assert (capture.ending, capture.is_finished, Stream.objects.get().status) == ("stopped", True, "idle")
+
+
+def test_what_another_host_has_does_not_fail() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    steal(capture.pk)
+    with pytest.raises(ClaimLost):
+        services.fail(claim, "address_refused", "Not there.")
+    capture.refresh_from_db()
+    assert (capture.ending, capture.finished_at) == ("", None)
+
+
+# --- finish ---------------------------------------------------------------------------------------
+
+
+def test_a_finish_makes_the_grid_and_closes_the_capture(media: Path) -> None:
+    capture = make_finished(frames=9)
+    assert capture.finished_at is not None
+    assert (capture.claimed_by, capture.ending, capture.stream.status) == (None, "stopped", "idle")
+    assert sheet.decode_jpeg(capture.grid.read()).shape == (3 * 24 + 4 * 8, 3 * 32 + 4 * 8, 3)
+    assert files(media) == all_files(capture)
+    assert len(files(media)) == 10
+
+
+def test_only_what_was_stopped_and_is_recorded_by_nobody_is_finished() -> None:
+    capture = make_capture()
+    assert not services.finish(capture.pk)
+    host = make_host()
+    make_claim(capture, host)
+    assert not services.finish(capture.pk)
+    services.stop(capture.stream)
+    assert not services.finish(capture.pk)
+    silence(host, 60.0)
+    assert services.finish(capture.pk)
+    assert not services.finish(capture.pk)
+    assert not services.finish(capture.pk + 1)
+
+
+def test_a_capture_without_frames_has_no_grid(media: Path) -> None:
+    capture = make_finished(frames=0)
+    assert (capture.is_finished, bool(capture.grid), files(media)) == (True, False, [])
+
+
+def test_a_grid_of_too_few_frames_is_made_all_the_same() -> None:
+    capture = make_finished(frames=4)
+    assert sheet.decode_jpeg(capture.grid.read()).shape == (2 * 24 + 3 * 8, 3 * 32 + 4 * 8, 3)
+
+
+@pytest.mark.parametrize("spoilt", [None, b"", b"no picture", "half"], ids=["gone", "empty", "text", "half a JPEG"])
+def test_a_frame_that_cannot_be_read_is_left_out(media: Path, spoilt: bytes | str | None) -> None:
+    capture = make_capture()
+    record(capture, frames=4)
+    path = media / str(capture.frames.get(number=2).image.name)
+    data = path.read_bytes()
+    path.unlink()
+    if spoilt is not None:
+        path.write_bytes(data[: len(data) // 3] if isinstance(spoilt, str) else spoilt)
+    services.stop(capture.stream)
+    assert services.finish(capture.pk)
+    capture.refresh_from_db()
+    expected_rows = 2 if spoilt == "half" and _is_readable(path) else 1
+    assert sheet.decode_jpeg(capture.grid.read()).shape[0] == expected_rows * 24 + (expected_rows + 1) * 8
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        sheet.decode_jpeg(path.read_bytes())
+    except sheet.UnreadablePicture:
+        return False
+    return True
+
+
+def test_a_frame_that_claims_to_be_gigantic_is_left_out(media: Path) -> None:
+    """A JPEG of 400 bytes whose header says 65,500 x 65,500: OpenCV raises its own error for that."""
+    capture = make_capture()
+    record(capture, frames=4)
+    path = media / str(capture.frames.get(number=2).image.name)
+    data = bytearray(path.read_bytes())
+    size_at = data.index(b"\xff\xc0") + 5  # start of frame: length, precision, height, width (ITU T.81 B.2.2)
+    data[size_at : size_at + 4] = (65_500).to_bytes(2, "big") * 2
+    path.write_bytes(data)
+    services.stop(capture.stream)
+    assert services.finish(capture.pk)
+
+
+def test_all_frames_gone_is_a_capture_without_a_grid(media: Path) -> None:
+    capture = make_capture()
+    record(capture, frames=2)
+    for name in files(media):
+        (media / name).unlink()
+    services.stop(capture.stream)
+    assert services.finish(capture.pk)
+    capture.refresh_from_db()
+    assert (bool(capture.grid), capture.frames.count()) == (False, 2)
+
+
+def test_a_grid_that_cannot_be_written_leaves_the_capture_to_be_finished_later(
+    media: Path, fill_disk: Callable[..., None]
+) -> None:
+    capture = make_capture()
+    record(capture, frames=2)
+    services.stop(capture.stream)
+    fill_disk(0)
+    with pytest.raises(OSError, match="No space"):
+        services.finish(capture.pk)
+    capture.refresh_from_db()
+    assert capture.finished_at is None
+    fill_disk(1)
+    assert services.finish(capture.pk)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twenty_that_finish_at_once_keep_one_grid_and_no_stray_file(media: Path) -> None:
+    capture = make_capture()
+    record(capture, frames=9)
+    services.stop(capture.stream)
+    assert sum(at_once(20, lambda: services.finish(capture.pk))) == 1
+    capture.refresh_from_db()
+    assert sheet.decode_jpeg(capture.grid.read()).shape[0] > 3 * 24
+    assert files(media) == all_files(capture)
+
+
+# --- place ----------------------------------------------------------------------------------------
+
+
+def test_a_capture_is_placed_on_the_host_that_asks() -> None:
+    host = make_host("north")
+    capture = make_capture("rtsp://127.0.0.1:1/demo")
+    assert services.place(capture.pk, "north")
+    capture.refresh_from_db()
+    assert (capture.claimed_by, capture.host_name, capture.epoch) == (host, "north", 1)
+    assert not services.place(capture.pk, "north")
+
+
+@pytest.mark.parametrize("host_name", ["nobody", "silent", "full"])
+def test_a_host_that_is_unknown_silent_or_full_gets_nothing(host_name: str) -> None:
+    make_host("silent", silent_s=60.0)
+    make_host("full", slots=0)
+    capture = make_capture("rtsp://127.0.0.1:1/demo")
+    assert not services.place(capture.pk, host_name)
+    capture.refresh_from_db()
+    assert (capture.claimed_by, capture.epoch) == (None, 0)
+
+
+def test_a_stopped_capture_is_not_placed() -> None:
+    make_host("north")
+    capture = make_capture("rtsp://127.0.0.1:1/demo")
+    services.stop(capture.stream)
+    assert not services.place(capture.pk, "north")
+
+
+def test_an_address_that_resolves_to_where_no_camera_lives_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """169.254.169.254, written as a number that only the resolver understands."""
+    make_host("north")
+    capture = make_capture("rtsp://2852039166/latest")
+    monkeypatch.setattr(socket, "getaddrinfo", resolver_of("169.254.169.254"))
+    assert not services.place(capture.pk, "north")
+    capture.refresh_from_db()
+    assert (capture.ending, capture.error_code, capture.is_finished) == ("failed", "address_refused", True)
+    assert (capture.stream.status, capture.stream.error_code) == ("failed", "address_refused")
+    assert capture.claimed_by is None
+
+
+def test_one_forbidden_address_among_others_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_host("north")
+    capture = make_capture("rtsp://both.example/demo")
+    monkeypatch.setattr(socket, "getaddrinfo", resolver_of("192.0.2.1", "169.254.169.254"))
+    assert not services.place(capture.pk, "north")
+    assert Stream.objects.get().status == "failed"
+
+
+def test_a_name_that_does_not_resolve_is_placed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorder tells, and tries again until it does."""
+    make_host("north")
+    capture = make_capture("rtsp://camera.invalid/demo")
+    monkeypatch.setattr(socket, "getaddrinfo", resolver_of())
+    assert services.place(capture.pk, "north")
+
+
+def test_a_capture_that_somebody_has_begun_is_not_refused() -> None:
+    capture = make_capture()
+    candidate = Candidate(capture.pk, capture.epoch)
+    make_claim(capture)
+    services.refuse(candidate, AddressRefused())
+    capture.refresh_from_db()
+    assert (capture.stop_requested_at, capture.finished_at) == (None, None)
+
+
+def resolver_of(*ips: str) -> Callable[..., list[Any]]:
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        if not ips:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 554)) for ip in ips]
+
+    return getaddrinfo
+
+
+# --- start and stop at once -----------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twenty_that_start_one_address_start_it_once() -> None:
+    wish = make_wish()
+    started = at_once(20, lambda: services.start(wish))
+    assert (Stream.objects.count(), Capture.objects.count()) == (1, 1)
+    assert sum(one.is_new for one in started) == 1
+    assert {one.capture.pk for one in started} == {Capture.objects.get().pk}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twenty_that_start_addresses_of_one_name_get_twenty_names() -> None:
+    numbers = iter(range(20))
+    started = at_once(20, lambda: services.start(make_wish(f"rtsp://camera-{next(numbers)}.example/demo")))
+    names = {one.capture.stream.name for one in started}
+    assert names == {"demo", *(f"demo-{n}" for n in range(2, 21))}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twenty_that_stop_and_finish_make_one_grid(media: Path) -> None:
+    capture = make_capture()
+    record(capture, frames=9)
+
+    def stop_and_finish() -> tuple[int, bool]:
+        stopped = services.stop(Stream.objects.get())
+        assert stopped is not None
+        return stopped.pk, services.finish(stopped.pk)
+
+    done = at_once(20, stop_and_finish)
+    assert {pk for pk, _ in done} == {capture.pk}
+    assert sum(is_finished for _, is_finished in done) == 1
+    assert len([name for name in files(media) if name.startswith("grids/")]) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_checkpoints_while_another_host_claims_are_whole_or_nothing(media: Path) -> None:
+    """Rows and files agree, whoever came first."""
+    capture = make_capture()
+    host = make_host("north")
+    claim = make_claim(capture, host)
+    numbers = iter(range(1, 10))
+
+    def save() -> bool:
+        try:
+            services.checkpoint(claim, Totals(), make_report(make_picture(n := next(numbers)), kept=board_before(n)))
+        except ClaimLost:
+            return False
+        return True
+
+    def board_before(number: int) -> tuple[tuple[int, float], ...]:
+        return tuple((n, 100.0) for n in range(1, 10) if n != number)
+
+    def work() -> bool:
+        if threading.current_thread().name.endswith("_4"):
+            steal(capture.pk)
+            return False
+        return save()
+
+    at_once(9, work)
+    assert files(media) == frame_files(capture)
+
+
+def test_credentials_do_not_leave_the_stream() -> None:
+    capture = make_finished(URL_WITH_SECRET)
+    for row in (*Stream.objects.values("url", "name", "error_text"), *Capture.objects.values()):
+        assert SECRET not in str(row)
+    assert SECRET in capture.stream.address.url()

@@ -1,0 +1,128 @@
+"""From the environment to settings: mistakes, files, and the keys that nobody has to configure."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.streams.processes import ROOT, environment, python
+
+KEY = "A" * 43 + "="  # 32 bytes in base64
+SHOW = "import rtspsite.settings as s; print({})"
+
+
+def show(what: str, folder: Path, **variables: str) -> str:
+    done = python(SHOW.format(what), folder, **variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def complaint(folder: Path, **variables: str) -> str:
+    """The last line of what is said when the settings are refused."""
+    done = python(SHOW.format(1), folder, **variables)
+    assert done.returncode != 0
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_all_wrong_values_are_told_in_one_message(tmp_path: Path) -> None:
+    wrong = {
+        "PORT": "abc",
+        "CAPTURE_SLOTS": "-1",
+        "DEBUG": "maybe",
+        "HTTPS": "so",
+        "LOG_LEVEL": "LOUD",
+        "DATABASE_URL": "nonsense",
+        "CAPTURE_HOST_NAME": "n" * 101,
+    }
+    said = complaint(tmp_path, **wrong)
+    assert [name for name in wrong if name not in said] == []
+
+
+def test_a_password_in_a_wrong_value_is_not_told(tmp_path: Path) -> None:
+    assert "s3cr3t" not in python(SHOW.format(1), tmp_path, DATABASE_URL="nonsense://user:s3cr3t@host/name").stderr
+
+
+def test_a_key_that_is_none_is_told_at_the_start(tmp_path: Path) -> None:
+    """Or else every request of a stream with a password is a 500."""
+    assert "CREDENTIALS_KEYS" in complaint(tmp_path, CREDENTIALS_KEYS="no-fernet-key", PORT="abc")
+
+
+def test_a_file_that_cannot_be_read_is_told_with_the_other_mistakes(tmp_path: Path) -> None:
+    said = complaint(tmp_path, SECRET_KEY_FILE=str(tmp_path / "nowhere"), PORT="abc")
+    assert "SECRET_KEY_FILE" in said
+    assert "PORT" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what", "expected"),
+    [
+        ("SECRET_KEY", "from-a-file", "s.SECRET_KEY", "from-a-file"),
+        ("PORT", "8123", "s.PORT", "8123"),
+        ("CAPTURE_HOST_NAME", "south", "s.CAPTURE_HOST_NAME", "south"),
+        ("DATABASE_URL", "postgres://u:p@h:5433/name", "s.DATABASES['default']['NAME']", "name"),
+        ("CREDENTIALS_KEYS", f"{KEY},{KEY}", "len(s.CREDENTIALS_KEYS)", "2"),
+        ("ALLOWED_HOSTS", "a.example,b.example", "s.ALLOWED_HOSTS[-2:]", "['a.example', 'b.example']"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"], ids=["bare", "newline", "CR LF"])
+def test_a_variable_can_be_read_from_a_file(
+    tmp_path: Path, name: str, content: str, what: str, expected: str, end: str
+) -> None:
+    (tmp_path / "file").write_text(content + end)
+    variables = {f"{name}_FILE": str(tmp_path / "file")}
+    assert show(what, tmp_path, **variables) == expected
+
+
+def test_sqlite_waits_for_its_writers(tmp_path: Path) -> None:
+    options = show("s.DATABASES['default']['OPTIONS']", tmp_path)
+    assert "IMMEDIATE" in options
+    assert "'timeout': 20" in options
+    assert "journal_mode=WAL" in options
+    assert "OPTIONS" not in show("s.DATABASES['default']", tmp_path, DATABASE_URL="postgres://u:p@h/n")
+
+
+def test_https_makes_cookies_and_redirects_safe(tmp_path: Path) -> None:
+    what = "s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SECURE_SSL_REDIRECT, s.SECURE_HSTS_SECONDS > 0, s.DEBUG"
+    assert show(what, tmp_path) == "False False False False False"
+    assert show(what, tmp_path, HTTPS="1") == "True True True True False"
+
+
+def test_generated_keys_are_for_the_service_alone_and_stay(tmp_path: Path) -> None:
+    keys = [show("s.SECRET_KEY, s.CREDENTIALS_KEYS", tmp_path) for _ in range(2)]
+    assert keys[0] == keys[1]
+    for name in ("secret_key", "credentials_key"):
+        assert stat.S_IMODE((tmp_path / "data" / name).stat().st_mode) == 0o600
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"secret_key", "credentials_key"}
+    assert show("s.SECRET_KEY", tmp_path / "another") not in keys[0]
+
+
+def test_configured_keys_are_used_and_none_is_made(tmp_path: Path) -> None:
+    assert show("s.SECRET_KEY, s.CREDENTIALS_KEYS", tmp_path, SECRET_KEY="x", CREDENTIALS_KEYS=KEY) == f"x ['{KEY}']"
+    assert not (tmp_path / "data").exists()
+
+
+def test_processes_that_start_together_agree_on_the_keys(tmp_path: Path) -> None:
+    """They wait for one another to be ready, then all look for the keys at once."""
+    code = (
+        "import sys; import rtspsite.keys as k; from pathlib import Path; f = Path(sys.argv[1]);"
+        "print(flush=True); sys.stdin.readline(); print(k.secret_key(f), k.credentials_key(f))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "data")]
+    pipe = subprocess.PIPE
+    starting = [
+        subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path), stdin=pipe, stdout=pipe, text=True)
+        for _ in range(6)
+    ]
+    for process in starting:
+        assert process.stdout
+        process.stdout.readline()
+    for process in starting:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    told = {process.communicate(timeout=60)[0] for process in starting}
+    assert len(told) == 1
+    assert len(told.pop().split()) == 2
+    assert len(list((tmp_path / "data").iterdir())) == 2

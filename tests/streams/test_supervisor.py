@@ -1,0 +1,493 @@
+"""Ticks with a real host row, real recorder processes and a real camera; the job cluster is a stand-in."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.storage import FileSystemStorage
+from django.db.models import F
+from django.test import Client
+
+from streams import claims, services, supervisor
+from streams.claims import CLAIM_S
+from streams.cluster import Cluster
+from streams.engine import sheet
+from streams.engine.errors import Retry
+from streams.models import Capture, Frame, Host, Stream
+from streams.supervisor import Supervisor
+from tests.camera.clip import Scene
+from tests.camera.server import ScriptedCamera
+from tests.streams.builders import (
+    SECRET,
+    files,
+    frame_files,
+    frames_of,
+    make_capture,
+    make_claim,
+    make_picture,
+    make_report,
+    silence,
+)
+from tests.streams.waiting import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SCENE = Scene(160, 120, plan=(40, 200, 90, 120), fps=10, gop_s=0.2)
+INTERVAL_S = 0.2
+
+
+class NoCluster(Cluster):
+    """Runs nothing, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(["false"])
+        self.told: list[str] = []
+
+    def keep_alive(self) -> None:
+        self.told.append("keep alive")
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+    def join(self) -> None:
+        self.told.append("join")
+
+
+@pytest.fixture(scope="module")
+def camera() -> Iterator[ScriptedCamera]:
+    with ScriptedCamera(SCENE) as camera:
+        yield camera
+
+
+@pytest.fixture(scope="module")
+def other_camera() -> Iterator[ScriptedCamera]:
+    with ScriptedCamera(SCENE, path="other") as camera:
+        yield camera
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports come five times a second, restarts at once: what is tested is what comes, not when."""
+    monkeypatch.setattr(supervisor, "PULL_S", 0.2)
+    monkeypatch.setattr(supervisor, "FINISH_AFTER_S", 0.0)
+    monkeypatch.setattr("streams.engine.backoff.LADDERS", dict.fromkeys(Retry, (0.1, 0.1)))
+
+
+@pytest.fixture
+def hire() -> Iterator[Callable[..., Supervisor]]:
+    """Supervisors, each on a host of its own; whatever they started ends with the test."""
+    hired: list[Supervisor] = []
+
+    def hire(name: str = "north", slots: int = 4) -> Supervisor:
+        hired.append(Supervisor(claims.register(name, slots), NoCluster()))
+        return hired[-1]
+
+    yield hire
+    for one in hired:
+        for recorder in one._recorders.values():
+            recorder.process.end()
+
+
+@pytest.fixture
+def north(hire: Callable[..., Supervisor]) -> Supervisor:
+    return hire()
+
+
+def run(one: Supervisor, condition: Callable[[], object], within_s: float = 40.0) -> None:
+    """Ticks until the condition holds."""
+
+    def is_met() -> bool:
+        one.tick()
+        return bool(condition())
+
+    until(is_met, within_s, pause=one.wait)
+
+
+def pids(one: Supervisor) -> list[int]:
+    return [recorder.process.pid for recorder in one._recorders.values()]
+
+
+def is_gone(pid: int) -> bool:
+    """Not there, not even as a zombie."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def status() -> str:
+    return str(Stream.objects.get().status)
+
+
+# --- the way it goes ------------------------------------------------------------------------------
+
+
+def test_a_capture_is_claimed_recorded_and_saved(camera: ScriptedCamera, north: Supervisor, media: Path) -> None:
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=4)
+    run(north, lambda: status() == "capturing" and capture.frames.count() == 4)
+    capture.refresh_from_db()
+    assert (capture.claimed_by, capture.host_name, capture.epoch) == (north.host, "north", 1)
+    assert (capture.connections, capture.rejected) == (1, 0)
+    assert capture.samples >= 4
+    assert frame_files(capture) == files(media)
+    for frame in capture.frames.all():
+        assert sheet.decode_jpeg(frame.image.read()).shape == (120, 160, 3)
+
+
+def test_the_leaderboard_holds_the_brightest(camera: ScriptedCamera, north: Supervisor) -> None:
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
+    run(north, lambda: [round(score, -1) for _, score in frames_of(capture)] == [200, 200, 200])
+    assert len(frames_of(capture)) == 3
+
+
+def test_a_stop_is_finished_by_ticks_alone(
+    camera: ScriptedCamera, north: Supervisor, media: Path, client: Client
+) -> None:
+    teardowns = camera.teardowns
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=4)
+    run(north, lambda: capture.frames.count() == 4)
+    (pid,) = pids(north)
+    services.stop(capture.stream)
+    run(north, lambda: Capture.objects.get().is_finished)
+    capture.refresh_from_db()
+    assert (capture.ending, capture.claimed_by, status()) == ("stopped", None, "idle")
+    assert (capture.frames.count(), len(files(media))) == (4, 5)
+    assert pids(north) == []
+    assert is_gone(pid)
+    until(lambda: camera.teardowns == teardowns + 1)
+    assert client.post("/stop", {"process_name": "demo"}).status_code == 200
+
+
+def test_what_a_recorder_had_when_it_was_stopped_is_saved(
+    camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is pulled any more: all there is comes with its last words."""
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
+    run(north, lambda: capture.frames.count() == 3)
+    monkeypatch.setattr(supervisor, "PULL_S", 3600.0)
+    before = Capture.objects.get().samples
+    until(lambda: camera.clients == 1)
+    ticks = iter(range(10))
+    run(north, lambda: next(ticks) == 9)
+    services.stop(capture.stream)
+    run(north, lambda: Capture.objects.get().is_finished)
+    assert Capture.objects.get().samples > before
+
+
+def test_a_capture_that_was_stopped_before_it_began_is_finished(north: Supervisor) -> None:
+    capture = make_capture()
+    make_claim(capture, north.host)
+    services.stop(capture.stream)
+    run(north, lambda: Capture.objects.get().is_finished)
+    assert pids(north) == []
+    assert status() == "idle"
+
+
+def test_slots_are_kept_and_the_next_capture_takes_the_one_that_is_free(
+    camera: ScriptedCamera, other_camera: ScriptedCamera, hire: Callable[..., Supervisor]
+) -> None:
+    one = hire(slots=1)
+    first, second = make_capture(camera.url), make_capture(other_camera.url)
+    run(one, lambda: Stream.objects.get(name="demo").status == "capturing")
+    assert list(one._recorders) == [first.pk]
+    services.stop(first.stream)
+    run(one, lambda: Stream.objects.get(name="other").status == "capturing")
+    assert list(one._recorders) == [second.pk]
+    assert Capture.objects.get(pk=first.pk).is_finished
+
+
+def test_a_camera_that_refuses_is_told_and_tried_again(camera: ScriptedCamera, north: Supervisor) -> None:
+    make_capture(camera.url + "/nowhere", interval_s=INTERVAL_S)
+    run(north, lambda: status() == "reconnecting")
+    stream = Stream.objects.get()
+    assert stream.error_code == "not_found"
+    assert stream.attempt >= 1
+    assert stream.next_attempt_at is not None
+
+
+def test_an_address_that_must_not_be_connected_to_fails(north: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claimed by a tick, so that no job has looked at the address before."""
+    monkeypatch.setattr(supervisor, "PULL_S", 1.5)  # a recorder looks at itself once it was left alone for a second
+    capture = make_capture("rtsp://2852039166/latest")  # 169.254.169.254 as a number
+    run(north, lambda: Capture.objects.get().is_finished)
+    capture.refresh_from_db()
+    assert (capture.ending, capture.error_code, status()) == ("failed", "address_refused", "failed")
+    assert pids(north) == []
+
+
+def test_no_credential_is_on_a_recorders_command_line_or_in_its_environment(
+    camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_KEY", SECRET)
+    make_capture(camera.url.replace("rtsp://", f"rtsp://admin:{SECRET}@"))
+    run(north, lambda: status() == "capturing")
+    (pid,) = pids(north)
+    told = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+    assert SECRET.encode() not in told
+
+
+# --- what dies ------------------------------------------------------------------------------------
+
+
+def test_a_recorder_that_is_killed_is_replaced_and_its_leaderboard_kept(
+    camera: ScriptedCamera, north: Supervisor, media: Path
+) -> None:
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
+    run(north, lambda: [round(score, -1) for _, score in frames_of(capture)] == [200, 200, 200])
+    board, samples, (pid,) = frames_of(capture), Capture.objects.get().samples, pids(north)
+    os.kill(pid, signal.SIGKILL)
+    run(north, lambda: pids(north) not in ([], [pid]))
+    assert is_gone(pid)
+    run(north, lambda: status() == "capturing" and Capture.objects.get().samples > samples + 2)
+    assert Capture.objects.get().connections == 2
+    assert min(score for _, score in frames_of(capture)) >= min(score for _, score in board)
+    assert len(frames_of(capture)) == 3
+    assert frame_files(capture) == files(media)
+
+
+def test_a_recorder_that_dies_is_told_until_the_next_one_captures(camera: ScriptedCamera, north: Supervisor) -> None:
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: status() == "capturing")
+    os.kill(pids(north)[0], signal.SIGKILL)
+    run(north, lambda: Stream.objects.get().error_code == "recorder_died")
+    run(north, lambda: status() == "capturing")
+
+
+def test_a_recorder_that_hangs_is_replaced(
+    camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "SILENT_S", 1.0)
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: status() == "capturing")
+    (pid,) = pids(north)
+    os.kill(pid, signal.SIGSTOP)
+    run(north, lambda: pids(north) not in ([], [pid]))
+    assert is_gone(pid)
+
+
+def test_a_recorder_that_hangs_while_it_is_stopped_is_ended_and_the_capture_finished(
+    camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LEAVE_GRACE_S", 0.5)
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=2)
+    run(north, lambda: capture.frames.count() == 2)
+    (pid,) = pids(north)
+    os.kill(pid, signal.SIGSTOP)
+    services.stop(capture.stream)
+    run(north, lambda: Capture.objects.get().is_finished)
+    assert is_gone(pid)
+    assert Capture.objects.get().grid
+
+
+def test_the_recorders_of_a_supervisor_that_is_gone_leave_by_themselves(
+    camera: ScriptedCamera, north: Supervisor
+) -> None:
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: status() == "capturing")
+    (pid,) = pids(north)
+    north._recorders.popitem()[1].process._link.close()
+    until(lambda: is_gone(pid))
+
+
+# --- what is lost ---------------------------------------------------------------------------------
+
+
+def test_a_claim_that_was_taken_ends_the_recorder_and_nothing_is_written(
+    camera: ScriptedCamera, north: Supervisor, media: Path
+) -> None:
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=2)
+    run(north, lambda: capture.frames.count() == 2)
+    (pid,) = pids(north)
+    south = claims.register("south", 1)
+    Capture.objects.update(claimed_by=south, epoch=F("epoch") + 1)
+    before = (Capture.objects.values().get(), Stream.objects.values().get(), frames_of(capture), files(media))
+    run(north, lambda: pids(north) == [])
+    assert is_gone(pid)
+    north.tick()
+    assert before == (Capture.objects.values().get(), Stream.objects.values().get(), frames_of(capture), files(media))
+
+
+def test_a_claim_that_was_taken_while_the_recorder_died_is_let_go(
+    camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies without a word: no report comes that would find the claim lost first."""
+    capture = make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: status() == "capturing")
+    monkeypatch.setattr(supervisor, "PULL_S", 3600.0)
+    run(north, lambda: north._recorders[capture.pk].process.asked_s is None)
+    (pid,) = pids(north)
+    south = claims.register("south", 1)
+    Capture.objects.update(claimed_by=south, epoch=F("epoch") + 1)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: is_gone(pid))
+    before = Stream.objects.values().get()
+    north.tick()
+    assert pids(north) == []
+    assert Stream.objects.values().get() == before
+
+
+def test_a_supervisor_leaves_also_when_a_claim_is_lost_and_its_recorder_dead(
+    camera: ScriptedCamera, other_camera: ScriptedCamera, north: Supervisor
+) -> None:
+    """Whatever happens to one of them, all recorders are ended and the host gives its claims back."""
+    lost = make_capture(camera.url, interval_s=INTERVAL_S)
+    kept = make_capture(other_camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: Stream.objects.filter(status="capturing").count() == 2)
+    all_pids = pids(north)
+    south = claims.register("south", 1)
+    Capture.objects.filter(pk=lost.pk).update(claimed_by=south, epoch=F("epoch") + 1)
+    pid = north._recorders[lost.pk].process.pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: is_gone(pid))
+    north.leave()
+    assert [pid for pid in all_pids if not is_gone(pid)] == []
+    assert Capture.objects.get(pk=kept.pk).claimed_by is None
+    assert Capture.objects.get(pk=lost.pk).claimed_by == south
+
+
+def test_a_silent_hosts_capture_is_taken_over_with_what_it_had(
+    camera: ScriptedCamera, hire: Callable[..., Supervisor], media: Path
+) -> None:
+    north, south = hire("north"), hire("south")
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
+    run(north, lambda: capture.frames.count() == 3)
+    samples = Capture.objects.get().samples
+    silence(north.host, CLAIM_S + 1)
+    run(south, lambda: Capture.objects.get().host_name == "south" and Capture.objects.get().samples > samples + 3)
+    before = Capture.objects.get().connections
+    assert before == 2
+    run(north, lambda: pids(north) == [])
+    assert len(pids(south)) == 1
+    assert frame_files(capture) == files(media)
+
+
+# --- leaving --------------------------------------------------------------------------------------
+
+
+def test_a_supervisor_that_leaves_saves_and_gives_back(
+    camera: ScriptedCamera, north: Supervisor, media: Path
+) -> None:
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=4)
+    run(north, lambda: capture.frames.count() == 4)
+    (pid,) = pids(north)
+    teardowns = camera.teardowns
+    north.leave()
+    assert is_gone(pid)
+    assert camera.teardowns == teardowns + 1
+    capture.refresh_from_db()
+    assert (capture.claimed_by, capture.finished_at, status()) == (None, None, "queued")
+    assert not Host.objects.filter(claims.is_alive()).exists()
+    assert frame_files(capture) == files(media)
+    assert isinstance(north.cluster, NoCluster)
+    assert north.cluster.told[-2:] == ["stop", "join"]
+
+
+def test_the_next_supervisor_goes_on_where_the_last_one_left(
+    camera: ScriptedCamera, hire: Callable[..., Supervisor]
+) -> None:
+    north = hire("north")
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
+    run(north, lambda: capture.frames.count() == 3)
+    north.leave()
+    board, samples = frames_of(capture), Capture.objects.get().samples
+    south = hire("south")
+    run(south, lambda: Capture.objects.get().samples > samples)
+    capture.refresh_from_db()
+    assert (capture.host_name, capture.epoch, capture.connections) == ("south", 2, 2)
+    assert min(score for _, score in frames_of(capture)) >= min(score for _, score in board)
+
+
+def test_a_recorder_that_hangs_does_not_keep_a_supervisor_from_leaving(
+    camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LEAVE_GRACE_S", 0.5)
+    capture = make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: status() == "capturing")
+    (pid,) = pids(north)
+    os.kill(pid, signal.SIGSTOP)
+    north.leave()
+    assert is_gone(pid)
+    capture.refresh_from_db()
+    assert capture.claimed_by is None
+
+
+# --- one fault does not hold up the others --------------------------------------------------------
+
+
+class Refusing(FileSystemStorage):
+    """Refuses one capture's files with an error of its own, as object stores do."""
+
+    refused = ""
+    refusals = 0
+
+    def _save(self, name: str, content: Any) -> str:
+        if self.refused and self.refused in name:
+            self.refusals += 1
+            raise ConnectionResetError if "grids" in name else RuntimeError("503 Slow Down")
+        return str(super()._save(name, content))  # type: ignore[misc]
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch, media: Path) -> Refusing:
+    storage = Refusing(location=media)
+    for field in (Frame._meta.get_field("image"), Capture._meta.get_field("grid")):
+        monkeypatch.setattr(field, "storage", storage)
+    return storage
+
+
+def bold_run(one: Supervisor, condition: Callable[[], object]) -> None:
+    """Ticks as the command does: whatever a tick raises is logged, and the next one comes."""
+
+    def is_met() -> bool:
+        try:
+            one.tick()
+        except Exception as error:  # noqa: BLE001, RUF100
+            print(f"tick failed: {error!r}")
+        return bool(condition())
+
+    until(is_met, 10.0, pause=one.wait)
+
+
+def test_a_grid_that_cannot_be_written_does_not_hold_up_other_captures(
+    camera: ScriptedCamera, north: Supervisor, refusing: Refusing
+) -> None:
+    poison = make_capture("rtsp://127.0.0.1:9/poison")
+    claim = make_claim(poison, north.host)
+    services.checkpoint(claim, services.Totals(), make_report(make_picture(1)))
+    services.stop(poison.stream)
+    services.hand_over(claim)
+    refusing.refused = "grids"
+    bold_run(north, lambda: refusing.refusals)
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    bold_run(north, lambda: Stream.objects.get(name="demo").status == "capturing")
+
+
+def test_a_stream_that_cannot_be_read_does_not_hold_up_other_captures(
+    camera: ScriptedCamera, north: Supervisor
+) -> None:
+    make_capture("rtsp://127.0.0.1:9/poison")
+    Stream.objects.update(url="rtsp://an address that a later version refuses/")
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    bold_run(north, lambda: Stream.objects.get(name="demo").status == "capturing")
+
+
+def test_frames_that_cannot_be_written_do_not_hold_up_other_captures(
+    camera: ScriptedCamera, other_camera: ScriptedCamera, north: Supervisor, refusing: Refusing
+) -> None:
+    poison = make_capture(other_camera.url, interval_s=INTERVAL_S)
+    refusing.refused = f"frames/{poison.pk}/"
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
+    bold_run(north, lambda: capture.frames.count() == 3 and refusing.refusals)
+    services.stop(capture.stream)
+    bold_run(north, lambda: Capture.objects.get(pk=capture.pk).is_finished)
+    assert poison.frames.count() == 0
+
+
+def test_a_tick_outlives_what_one_captures_storage_does_to_it(
+    camera: ScriptedCamera, north: Supervisor, refusing: Refusing
+) -> None:
+    poison = make_capture(camera.url, interval_s=INTERVAL_S)
+    refusing.refused = f"frames/{poison.pk}/"
+    run(north, lambda: refusing.refusals)
+    refusing.refused = ""
+    run(north, lambda: poison.frames.count())
