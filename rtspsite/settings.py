@@ -6,13 +6,35 @@ A variable `X` can also be read from the file that `X_FILE` names. Every wrong v
 import logging
 import socket
 from pathlib import Path
+from typing import Any
 
-from environs import FileAwareEnv, validate
+from cryptography.fernet import Fernet
+from environs import FileAwareEnv, ValidationError, validate
 
 from . import keys
 
+
+class Environment(FileAwareEnv):
+    """A file that cannot be read is told with the other mistakes, not before them."""
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        try:
+            return super()._get_value(env_key, default)
+        except (ValueError, OSError) as error:
+            self._errors[f"{env_key}_FILE"].append(str(error))
+            return default
+
+
+def _are_fernet_keys(keys: list[str]) -> None:
+    for key in keys:
+        try:
+            Fernet(key)
+        except ValueError:
+            raise ValidationError("Each must be a Fernet key: 32 bytes in URL-safe base64.") from None
+
+
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = FileAwareEnv(eager=False, strip_whitespace=True)
+env = Environment(eager=False, strip_whitespace=True)
 
 # --- where data goes ---------------------------------------------------------------------------------------
 DATA_DIR = env.path("DATA_DIR", BASE_DIR / "data").resolve()
@@ -34,7 +56,7 @@ CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
 HTTPS = env.bool("HTTPS", False)
 LOG_LEVEL = env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(list(logging.getLevelNamesMapping())))
 _secret_key = env.str("SECRET_KEY", "")
-_credentials_keys: list[str] = env.list("CREDENTIALS_KEYS", [])
+_credentials_keys: list[str] = env.list("CREDENTIALS_KEYS", [], validate=_are_fernet_keys)
 env.seal()
 
 SECRET_KEY = _secret_key or keys.secret_key(DATA_DIR)

@@ -41,7 +41,7 @@ OPTIONS = {
 _MICROSECONDS = Fraction(1, MICROSECOND)
 _STATUS = re.compile(r"failed: (\d{3})")
 # libav has an error of its own for these, and one for all the rest.
-_STATUS_OF = {
+_STATUS_OF: dict[type[av.error.FFmpegError], int] = {
     av.error.HTTPBadRequestError: 400,
     av.error.HTTPUnauthorizedError: 401,
     av.error.HTTPForbiddenError: 403,
