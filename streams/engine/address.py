@@ -23,7 +23,7 @@ SECRET_KEYS = frozenset(
 )
 
 _SCHEME = re.compile(r"(rtsps?)://(.*)", re.IGNORECASE | re.DOTALL)
-_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s@:/?#\[\]%\\]+)(?::(?P<port>\d{0,5}))?")
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s@:/?#\[\]%\\]+)(?::(?P<port>[0-9]{0,5}))?")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATH_SAFE = "/%!$&'()*+,;=:@~[]"
@@ -88,15 +88,15 @@ def parse(text: str) -> Address:
     """
     _check_text(text)
     scheme, rest = _split_scheme(text.strip())
-    userinfo, host, port, tail = _split_authority(rest)
-    if "#" in tail:
+    reading = _split_authority(rest)
+    if "#" in reading.tail:
         raise InvalidURL("The address must not hold a '#' after the host.")
-    path, _, query = tail.partition("?")
-    username, password = _split_userinfo(userinfo)
+    path, _, query = reading.tail.partition("?")
+    username, password = _split_userinfo(reading.userinfo)
     address = Address(
         scheme=scheme,
-        host=_host(host),
-        port=_port(port, scheme),
+        host=_host(reading.host),
+        port=_port(reading.port, scheme),
         path=quote(path, safe=_PATH_SAFE),
         query=_query(query),
         username=username,
@@ -145,7 +145,7 @@ def _check_text(text: str) -> None:
 
 
 def _check_lengths(address: Address) -> None:
-    if len(address.public) > MAX_URL_LENGTH:
+    if len(address._url("", address.query)) > MAX_URL_LENGTH:
         raise InvalidURL(f"The address is longer than {MAX_URL_LENGTH} characters once it is percent-encoded.")
     if len(address._userinfo()) - 1 > MAX_USERINFO_LENGTH:
         raise InvalidURL(f"User name and password are longer than {MAX_USERINFO_LENGTH} characters together.")
@@ -158,17 +158,51 @@ def _split_scheme(text: str) -> tuple[str, str]:
     return match[1].lower(), match[2]
 
 
-def _split_authority(rest: str) -> tuple[str | None, str, str | None, str]:
-    """User information, host, port and what follows. Candidates: RFC 3986's reading first, then each later `@`."""
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One way to read what follows the scheme."""
+
+    userinfo: str | None
+    host: str
+    port: str | None
+    tail: str
+
+    @property
+    def is_certain(self) -> bool:
+        """For the standard's reading: nothing after the host speaks against it."""
+        return "#" not in self.tail and ("@" not in self.tail or self.userinfo is not None or self.is_plausible)
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether the host looks like one by itself: a password's piece has no dot and no port as a rule."""
+        return bool(self.port) or "." in self.host or ":" in self.host or self.host.lower() == "localhost"
+
+
+def _split_authority(rest: str) -> _Reading:
+    """RFC 3986's reading, unless a later `@` shows that a delimiter before it belongs to the password."""
     end = min((rest.find(c) for c in "/?#" if c in rest), default=len(rest))
-    first = rest.rfind("@", 0, end)
-    later = [i for i in range(end, len(rest)) if rest[i] == "@"]
-    for at in [first, *later]:
-        match = _HOST.match(rest, at + 1)
-        if match and rest[match.end() : match.end() + 1] in ("", "/", "?", "#"):
-            userinfo = rest[:at] if at >= 0 else None
-            return userinfo, match["host"], match["port"], rest[match.end() :]
+    standard = _read(rest, rest.rfind("@", 0, end))
+    if standard and standard.is_certain:
+        return standard
+    later = [_read(rest, at) for at in range(end + 1, len(rest)) if rest[at] == "@"]
+    found = [reading for reading in later if reading and _is_userinfo(reading.userinfo or "")]
+    for reading in [*(reading for reading in found if reading.is_plausible), *found, standard]:
+        if reading:
+            return reading
     raise InvalidURL("The address has no valid host and port.")
+
+
+def _read(rest: str, at: int) -> _Reading | None:
+    """With the user information before the `@` at this index (-1: none), if a host and port follow it."""
+    match = _HOST.match(rest, at + 1)
+    if not match or rest[match.end() : match.end() + 1] not in ("", "/", "?", "#"):
+        return None
+    return _Reading(rest[:at] if at >= 0 else None, match["host"], match["port"], rest[match.end() :])
+
+
+def _is_userinfo(text: str) -> bool:
+    """`host/path` before an `@` is none; `user:pa/ss` and `user?` are."""
+    return ":" in text or "/" not in text.partition("?")[0].partition("#")[0]
 
 
 def _split_userinfo(userinfo: str | None) -> tuple[str | None, str | None]:
@@ -213,7 +247,7 @@ def _port(text: str | None, scheme: str) -> int:
 def _query(text: str) -> tuple[tuple[str, str], ...]:
     encoded = quote(text, safe=_PATH_SAFE + "?")
     pairs = (pair.partition("=") for pair in encoded.split("&") if pair)
-    return tuple((key, value) for key, _, value in pairs)
+    return tuple((key, value) for key, _, value in pairs if key or value)
 
 
 def _is_secret(key: str) -> bool:

@@ -39,7 +39,7 @@ OPTIONS = {
     "fpsprobesize": "0",
 }
 _MICROSECONDS = Fraction(1, MICROSECOND)
-_STATUS = re.compile(r"failed: (\d{3})")
+_STATUS = re.compile(r"method (\w+) failed: (\d{3})")
 # libav has an error of its own for these, and one for all the rest.
 _STATUS_OF: dict[type[av.error.FFmpegError], int] = {
     av.error.HTTPBadRequestError: 400,
@@ -48,14 +48,11 @@ _STATUS_OF: dict[type[av.error.FFmpegError], int] = {
     av.error.HTTPNotFoundError: 404,
 }
 # RFC 2326 section 7.1.1
-_BY_STATUS: dict[int | None, type[errors.CaptureError]] = {
+_BY_STATUS: dict[int, type[errors.CaptureError]] = {
     401: errors.AuthRefused,
     403: errors.AuthRefused,
     404: errors.NotFound,
     453: errors.CameraFull,
-    # PLAY with nothing set up, since no track is video ("not valid in this state", "session not found").
-    454: errors.NoVideo,
-    455: errors.NoVideo,
     503: errors.CameraFull,
 }
 
@@ -201,9 +198,9 @@ def _open(address: Address, transport: str) -> InputContainer:
     av.logging.set_level(av.logging.ERROR)  # libav tells the status that a camera answered only in its log
     try:
         with av.logging.Capture() as log:
-            return av.open(address.url(), format="rtsp", options=options)
+            return av.open(address.url(), format="rtsp", options=options, metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise _open_error(error, _status(error, log), address) from None
+        raise _open_error(error, _refusal(error, log), address) from None
     finally:
         av.logging.set_level(None)
 
@@ -214,19 +211,19 @@ def _joined(parts: list[AvPacket[VideoStream]]) -> AvPacket[VideoStream]:
     return whole
 
 
-def _status(error: av.error.FFmpegError, log: list[tuple[int, str, str]]) -> int | None:
-    """The RTSP status that the camera answered; 0 if libav tells only that it was an error; None if it was none."""
+def _refusal(error: av.error.FFmpegError, log: list[tuple[int, str, str]]) -> tuple[str, int] | None:
+    """The method that the camera refused and its status, "" and 0 if libav does not tell; None if nothing was."""
     if not isinstance(error, (av.error.HTTPError, av.error.HTTPClientError)):
         return None
-    found = [match[1] for _, _, message in log if (match := _STATUS.search(message))]
-    return int(found[-1]) if found else _STATUS_OF.get(type(error), 0)
+    found = [match.groups() for _, _, message in log if (match := _STATUS.search(message))]
+    return (found[-1][0], int(found[-1][1])) if found else ("", _STATUS_OF.get(type(error), 0))
 
 
-def _open_error(error: av.error.FFmpegError, status: int | None, address: Address) -> errors.CaptureError:
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]()
-    if status is not None:
-        return errors.Refused(f"The camera refused the request with status {status}." if status else "")
+def _open_error(
+    error: av.error.FFmpegError, refusal: tuple[str, int] | None, address: Address
+) -> errors.CaptureError:
+    if refusal:
+        return _refused(*refusal)
     if isinstance(error, av.error.ConnectionRefusedError):
         return errors.Unreachable()
     if error.errno == errno.EPROTONOSUPPORT:  # libav's word for 461
@@ -235,6 +232,14 @@ def _open_error(error: av.error.FFmpegError, status: int | None, address: Addres
     if isinstance(error, (av.error.InvalidDataError, av.error.TimeoutError, av.error.PermissionError)):
         return _diagnose(address)
     return errors.Unreachable(f"No connection to the camera: {error.strerror}.")
+
+
+def _refused(method: str, status: int) -> errors.CaptureError:
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]()
+    if method == "PLAY" and status in (454, 455):  # nothing was set up, since no track is video
+        return errors.NoVideo()
+    return errors.Refused(f"The camera refused {method or 'the request'} with status {status}." if status else "")
 
 
 def _diagnose(address: Address) -> errors.CaptureError:

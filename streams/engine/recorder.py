@@ -49,12 +49,15 @@ def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
 class _Recorder:
     def __init__(self, settings: Settings, seed: Seed, link: socket.socket) -> None:
         self._link = link
+        # The session's thread never writes to the supervisor, who may be slow to read: it wakes the other thread.
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
         self._readable = select.poll()
         self._readable.register(link, select.POLLIN)
-        self._sending = threading.Lock()
+        self._readable.register(self._woken, select.POLLIN)
         self._has_said_changed = False
         self._inbox = Inbox()
-        self._session = Session(settings, seed, on_change=self._say_changed)
+        self._session = Session(settings, seed, on_change=self._wake)
         self._thread = threading.Thread(target=self._run_session, name="session", daemon=True)
         self._watched_s = time.monotonic()
         self._is_told_to_leave = False
@@ -88,7 +91,11 @@ class _Recorder:
             return False
         if time.monotonic() - self._watched_s >= WATCH_S and not self._watch():
             return False
-        if not self._readable.poll(WATCH_S * 1000):
+        ready = [descriptor for descriptor, _ in self._readable.poll(WATCH_S * 1000)]
+        if self._woken in ready:
+            os.read(self._woken, _READ_BYTES)
+            self._say_changed()
+        if self._link.fileno() not in ready:
             return True
         data = self._link.recv(_READ_BYTES)
         return bool(data) and all(self._obey(message) for message in self._inbox.feed(data))
@@ -125,15 +132,17 @@ class _Recorder:
         self._thread.join(LEAVE_S)
         self._send(self._session.report(is_final=True))
 
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is full of wake-ups already
+            os.write(self._waker, b"w")
+
     def _say_changed(self) -> None:
         if not self._has_said_changed:
             self._has_said_changed = True
-            with contextlib.suppress(OSError):
-                self._send(Changed())
+            self._send(Changed())
 
     def _send(self, message: Message) -> None:
-        with self._sending:
-            self._link.sendall(encode(message))
+        self._link.sendall(encode(message))
 
 
 class RecorderProcess:

@@ -5,6 +5,7 @@ This sampler decodes every packet. What it may leave undecoded without changing 
 business only in what it costs: `push` stays the same.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -91,6 +92,15 @@ class Counts:
 
 
 @dataclass(slots=True)
+class _Held:
+    """A frame that is shown before others which were decoded before it (B-frames): it may copy from those,
+    so their flags, which come later, decide about it too. `before`: their presentation times."""
+
+    sample: Sample
+    before: set[int]
+
+
+@dataclass(slots=True)
 class Sampler:
     """One connection's sampling: a new connection needs a new one, but may go on with the same counts."""
 
@@ -103,22 +113,40 @@ class Sampler:
     _first_s: float | None = None
     _due_s: float = 0.0
     _arrivals: dict[int, float] = field(default_factory=dict)
+    _held: list[_Held] = field(default_factory=list)
 
     def push(self, packet: Packet) -> Iterator[Sample]:
         """Take the next packet of the connection; the samples that it completes."""
         stream_us = round(self._clock.at(packet) * MICROSECOND)
         self._watch(packet, stream_us)
         for frame in self._decode(packet, stream_us):
-            frame_us = stream_us if frame.pts is None else frame.pts
-            arrived_at = self._arrival_of(frame_us, packet)
-            if frame.is_corrupt:
-                self._clean_from_us = None
-            if self._clean_from_us is None or frame_us < self._clean_from_us:
-                self.counts.rejected += 1
-                continue
+            yield from self._take(frame, stream_us if frame.pts is None else frame.pts, packet)
+
+    def _take(self, frame: VideoFrame, frame_us: int, packet: Packet) -> Iterator[Sample]:
+        arrived_at, before = self._arrival_of(frame_us, packet)
+        if frame.is_corrupt:
+            self._clean_from_us = None
+            self._drop_copies_of(frame_us)
+        for held in self._held:
+            held.before.discard(frame_us)
+        if self._clean_from_us is None or frame_us < self._clean_from_us:
+            self.counts.rejected += 1
+        else:
+            self._held.append(_Held(Sample(frame, frame_us / MICROSECOND, arrived_at), before))
+        yield from self._release()
+
+    def _release(self) -> Iterator[Sample]:
+        """Of the frames that nothing can speak against any more those that are due."""
+        while self._held and not self._held[0].before:
+            sample = self._held.pop(0).sample
             self.counts.clean += 1
-            if self._is_due(frame_us / MICROSECOND):
-                yield Sample(frame, frame_us / MICROSECOND, arrived_at)
+            if self._is_due(sample.stream_s):
+                yield sample
+
+    def _drop_copies_of(self, frame_us: int) -> None:
+        kept = [held for held in self._held if frame_us not in held.before]
+        self.counts.rejected += len(self._held) - len(kept)
+        self._held = kept
 
     def _watch(self, packet: Packet, stream_us: int) -> None:
         """Damage taints all that follows, until the next whole key frame: copies of damage carry no flag."""
@@ -136,15 +164,19 @@ class Sampler:
         try:
             return self.decoder.decode(packet, stream_us)
         except Undecodable:
+            self._arrivals.pop(stream_us, None)
             self._clean_from_us = None
             return []
 
-    def _arrival_of(self, frame_us: int, packet: Packet) -> float:
-        """When the packet of this frame came: with B-frames it is an earlier one than the last."""
+    def _arrival_of(self, frame_us: int, packet: Packet) -> tuple[float, set[int]]:
+        """When the frame's packet came, and which packets fed before it have not given their frame yet."""
+        before = set(itertools.takewhile(lambda fed_us: fed_us != frame_us, self._arrivals))
         arrived_at = self._arrivals.pop(frame_us, packet.arrived_at)
-        for older in [pts for pts in self._arrivals if pts < frame_us]:
-            del self._arrivals[older]
-        return arrived_at
+        for lost_us in [fed_us for fed_us in self._arrivals if fed_us < frame_us]:
+            del self._arrivals[lost_us]
+            before.discard(lost_us)
+            self._drop_copies_of(lost_us)
+        return arrived_at, before
 
     def _is_due(self, frame_s: float) -> bool:
         if self._first_s is None:

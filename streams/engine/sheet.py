@@ -6,12 +6,14 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 
 FRAME_QUALITY = 92  # JPEG; 1080p surveillance pictures come to 150 to 500 kB
 GRID_QUALITY = 88
+EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 MAX_CELL_WIDTH_PX = 640
 MAX_CELL_HEIGHT_PX = 640
 GAP_PX = 8
@@ -24,7 +26,15 @@ class UnreadablePicture(ValueError):
 
 def encode_frame(frame: VideoFrame) -> bytes:
     """One decoded frame as JPEG, converted with the frame's own matrix and range (BT.601 where it names none)."""
-    return encode_jpeg(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8), FRAME_QUALITY)
+    return encode_jpeg(to_bgr(frame), FRAME_QUALITY)
+
+
+def to_bgr(frame: VideoFrame) -> Picture:
+    """(height, width, 3) uint8 BGR, right within a level; swscale's default is 1.3 levels too dark in the mean.
+
+    11 ms for 1080p where the default takes 1 ms, and only for the few samples that enter the leaderboard.
+    """
+    return np.asarray(frame.reformat(format="bgr24", interpolation=EXACT).to_ndarray(), np.uint8)
 
 
 def encode_jpeg(picture: Picture, quality: int) -> bytes:

@@ -99,16 +99,16 @@ def _incoming(data: bytes, blob: bytes) -> Message:
         head = json.loads(data)
         match head.pop("type"):
             case "pull":
-                return Pull(frozenset(map(int, head["saved"])))
+                return Pull(frozenset(map(_whole, head["saved"])))
             case "leave":
-                return Leave(frozenset(map(int, head["saved"])))
+                return Leave(frozenset(map(_whole, head["saved"])))
             case "changed":
                 return Changed()
             case "report":
                 return _report(head, blob)
             case other:
                 raise BadMessage(f"a message of type {str(other)[:20]!r}")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise BadMessage(f"not a message: {type(error).__name__}") from None
 
 
@@ -116,8 +116,12 @@ def _report(head: dict[str, Any], blob: bytes) -> Report:
     fresh = []
     for fields in head["fresh"]:
         length = _whole(fields["jpeg"])
+        if length > len(blob):
+            raise BadMessage("a picture without its bytes")
         fresh.append(_picture(fields, blob[:length]))
         blob = blob[length:]
+    if blob:
+        raise BadMessage("bytes without a picture")
     return Report(
         status=_status(head["status"]),
         counters=_counters(head["counters"]),

@@ -233,9 +233,7 @@ FAULTS: dict[str, Fault] = {
     "not_found": Fault("answers 404 to DESCRIBE", refused_method="DESCRIBE", refusal_status=404),
     "full": Fault("answers 453 to SETUP", (12,), refused_method="SETUP", refusal_status=453),
     "unavailable": Fault("answers 503 to DESCRIBE", (12,), refused_method="DESCRIBE", refusal_status=503),
-    "describe_status": Fault(
-        "answers {amount} to DESCRIBE (0: nothing)", (12,), 500.0, refused_method="DESCRIBE"
-    ),
+    "describe_status": Fault("answers {amount} to DESCRIBE (0: nothing)", (12,), 500.0, refused_method="DESCRIBE"),
     "setup_status": Fault("answers {amount} to SETUP (0: nothing)", (12,), 500.0, refused_method="SETUP"),
     "play_status": Fault("answers {amount} to PLAY (0: nothing)", (12,), 453.0, refused_method="PLAY"),
     "no_tcp": Fault("answers 461 to a SETUP that asks for TCP", (9,), refused_transport="tcp"),
@@ -253,15 +251,9 @@ FAULTS: dict[str, Fault] = {
     "not_rtsp": Fault("speaks HTTP", (5,), door=Door.HTTP),
     "slow_answers": Fault("thinks {amount} s about each answer", (5,), 2.0, answers_late=True),
     "silent_play": Fault("answers PLAY and sends nothing", (5,), edit_moments=_none, end=End.STALL),
-    "stall_after": Fault(
-        "sends nothing more after {amount} s", (6,), 2.0, edit_moments=_until, end=End.STALL
-    ),
-    "close_after": Fault(
-        "closes the connection after {amount} s", (4,), 2.0, edit_moments=_until, end=End.CLOSE
-    ),
-    "reset_after": Fault(
-        "resets the connection after {amount} s", (4,), 2.0, edit_moments=_until, end=End.RESET
-    ),
+    "stall_after": Fault("sends nothing more after {amount} s", (6,), 2.0, edit_moments=_until, end=End.STALL),
+    "close_after": Fault("closes the connection after {amount} s", (4,), 2.0, edit_moments=_until, end=End.CLOSE),
+    "reset_after": Fault("resets the connection after {amount} s", (4,), 2.0, edit_moments=_until, end=End.RESET),
     "bye_after": Fault("says RTCP BYE after {amount} s", (4,), 2.0, edit_moments=_until, end=End.BYE),
     "session_timeout": Fault(
         "ends a session in which {amount} s pass without a request, as announced",
@@ -271,9 +263,7 @@ FAULTS: dict[str, Fault] = {
     ),
     # the description
     "audio_only": Fault("has sound and no picture", (15,), media=("audio",), has_sound=True),
-    "audio_too": Fault(
-        "has sound, announced first, and picture", (15,), media=("audio", "video"), has_sound=True
-    ),
+    "audio_too": Fault("has sound, announced first, and picture", (15,), media=("audio", "video"), has_sound=True),
     "audio_never_sent": Fault("announces sound first and never sends it", (15,), media=("audio", "video")),
     "no_media": Fault("describes neither sound nor picture", (15,), media=()),
     "unknown_codec": Fault("names a codec that nobody knows", (16,), edit_sdp=_with_unknown_codec),
@@ -288,9 +278,7 @@ FAULTS: dict[str, Fault] = {
     "lost_packets": Fault("loses every {amount}th RTP packet", (8,), 10.0, edit_packet=_without_every),
     "damaged": Fault("damages every {amount}th RTP packet", (8, 10, 16), 10.0, edit_packet=_damaged_every),
     "frozen": Fault("shows one and the same picture from second {amount} on", (7,), next_scene=_frozen),
-    "smaller": Fault(
-        "has half the width and height from second {amount} on", (19,), 2.0, next_scene=_half_size
-    ),
+    "smaller": Fault("has half the width and height from second {amount} on", (19,), 2.0, next_scene=_half_size),
     "one_key_frame": Fault("has no key frame but the clip's first", (17, 18), next_scene=_one_key_frame),
     "intra_refresh": Fault(
         "refreshes its picture a column at a time; no key frames", (18,), next_scene=_intra_refresh

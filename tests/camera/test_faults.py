@@ -99,9 +99,7 @@ def test_timestamps_are_as_the_fault_says(fault: str, ticks: list[int]) -> None:
     assert [moment.ticks for moment in moments(fault, 4)] == ticks
 
 
-@pytest.mark.parametrize(
-    ("fault", "ticks"), [("jumping_timestamps:10", 990_000), ("backward_timestamps:-1", 0)]
-)
+@pytest.mark.parametrize(("fault", "ticks"), [("jumping_timestamps:10", 990_000), ("backward_timestamps:-1", 0)])
 def test_timestamps_jump_in_second_one(fault: str, ticks: int) -> None:
     assert [moment.ticks for moment in moments(fault)][9:11] == [81_000, ticks]
 

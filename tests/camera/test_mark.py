@@ -26,9 +26,7 @@ def jpeg(picture: Picture, quality: int = 40) -> Picture:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_a_second_is_read_back(size: tuple[int, int]) -> None:
-    assert [read_mark(marked(second, size)) for second in range(SECOND_MAX + 1)] == list(
-        range(SECOND_MAX + 1)
-    )
+    assert [read_mark(marked(second, size)) for second in range(SECOND_MAX + 1)] == list(range(SECOND_MAX + 1))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

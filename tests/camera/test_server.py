@@ -133,9 +133,7 @@ def test_a_client_can_keep_its_session_alive(method: str) -> None:
         ("RECORD", "", {}, 405),
     ],
 )
-def test_it_refuses_what_makes_no_sense(
-    method: str, suffix: str, headers: dict[str, str], status: int
-) -> None:
+def test_it_refuses_what_makes_no_sense(method: str, suffix: str, headers: dict[str, str], status: int) -> None:
     with ScriptedCamera(SCENE) as camera, PlainClient(camera.url) as client:
         assert client.ask(method, suffix, **headers)[0] == status
 

@@ -20,7 +20,7 @@ ADMIN = ("keeper", "a-long-enough-word")
 T = TypeVar("T")
 
 
-def wait_for(get: Callable[[], T], what: str, limit_s: float = 60.0) -> T:
+def wait_for(get: Callable[[], T | None], what: str, limit_s: float = 60.0) -> T:
     """The first true answer of `get`. Fails with `what` after the limit."""
     end_s = time.monotonic() + limit_s
     while True:

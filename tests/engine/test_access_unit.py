@@ -18,7 +18,7 @@ from tests.camera.clip import split_nals
 WIDTH_PX, HEIGHT_PX, SLICES, FRAMES = 320, 256, 4, 6
 ENCODERS = {"h264": "libx264", "hevc": "libx265"}
 OPTIONS = {
-    "h264": {"x264-params": f"slices={SLICES}:keyint=3:scenecut=0:log=-1"},
+    "h264": {"x264-params": f"slices={SLICES}:threads=1:keyint=3:scenecut=0:log=-1"},
     "hevc": {"x265-params": f"slices={SLICES}:keyint=3:scenecut=0:repeat-headers=1:log-level=none:ctu=32"},
 }
 CODECS = list(ENCODERS)

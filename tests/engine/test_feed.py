@@ -21,7 +21,6 @@ from streams.engine.address import Address, parse
 from streams.engine.errors import CaptureError
 from streams.engine.feed import MICROSECOND, RTSPFeed, open_feed
 from streams.engine.resolver import resolve
-from streams.engine.sampler import Sampler
 from tests.camera import clip
 from tests.camera.auth import Scheme
 from tests.camera.clip import AccessUnit, Clip, Codec, Scene, split_nals
@@ -89,7 +88,7 @@ CASES = [
     Case("describe_status:400", errors.Refused),
     Case("describe_status:500", errors.Refused),
     Case("describe_status:0", errors.ConnectTimeout),
-    Case("setup_status:454", errors.Refused),
+    Case("setup_status:406", errors.Refused),
     Case("setup_status:500", errors.Refused),
     Case("setup_status:0", errors.ConnectTimeout),
     Case("play_status:401", errors.AuthRefused),
@@ -97,13 +96,15 @@ CASES = [
     Case("play_status:0", errors.ConnectTimeout),
     Case("no_tcp", errors.Refused),
     Case("no_udp", errors.Refused, "udp"),
-    Case("redirect", errors.AddressRefused),
     Case("refuses", errors.Unreachable),
     Case("silent", errors.ConnectTimeout),
     Case("not_rtsp", errors.NotRTSP),
     Case("silent_play", errors.ConnectTimeout),
     Case("stall_after:0.5", errors.Stalled),
+    Case("stall_after:0.5", errors.Stalled, "udp"),
+    Case("silent_play", errors.ConnectTimeout, "udp"),
     Case("close_after:0.5", errors.Closed),
+    Case("close_after:0.5", errors.Closed, "udp"),
     Case("reset_after:0.5", errors.Closed),
     Case("bye_after:0.5", errors.Closed),
     Case("audio_only", errors.NoVideo),
@@ -175,17 +176,6 @@ def test_a_description_in_latin_1_is_no_error() -> None:
     fault = Fault("names itself in Latin-1", edit_sdp=lambda sdp: _Latin1(sdp.replace("Scripted", "Küchen")))
     with ScriptedCamera(SCENE, fault=fault) as camera:
         assert len(watch(address_of(camera), packets=5)) == 5
-
-
-def test_a_redirect_to_another_host_is_not_followed_and_takes_no_password_along() -> None:
-    with (
-        ScriptedCamera(SCENE, host="127.0.0.2", path="trap") as trap,
-        ScriptedCamera(SCENE, username="user", password="word", auth="basic") as camera,
-    ):
-        camera.fault = f"redirect:{trap.url}"
-        with pytest.raises(errors.AddressRefused):
-            watch(address_of(camera), packets=1)
-        assert not [request for request in trap.requests if request.has_authorization]
 
 
 # --- where to connect ---
@@ -273,7 +263,7 @@ def test_a_stalled_camera_is_told_too() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.fault}-{case.transport}")
 def test_no_failure_leaves_a_connection_behind(case: Case) -> None:
     with ScriptedCamera(SCENE, fault=case.fault) as camera:
         failure(camera, case.transport)
@@ -335,7 +325,11 @@ def sliced_clip() -> Clip:
     assert isinstance(context, VideoCodecContext)
     context.width, context.height, context.pix_fmt = SCENE.width, SCENE.height, "yuv420p"
     context.time_base = Fraction(1, SCENE.fps)
-    context.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "slices=4:keyint=10:scenecut=0"}
+    context.options = {
+        "preset": "ultrafast",
+        "tune": "zerolatency",
+        "x264-params": "slices=4:threads=1:keyint=10:scenecut=0",
+    }
     units: list[AccessUnit] = []
     sets: list[bytes] = []
     for index in range(SCENE.frames):
@@ -373,13 +367,3 @@ def test_a_packet_that_the_decoder_refuses_is_undecodable_and_the_next_one_may_f
             opened.decode(replace(first, data=a_packet(b"\0\0\1\x65" + b"\xff" * 30)), 0)
         assert caught.value.__suppress_context__
         assert [frame for packet in (first, *islice(packets, 12)) for frame in opened.decode(packet, 1)]
-
-
-def test_a_feed_that_loses_packets_gives_only_samples_as_they_were_filmed() -> None:
-    """FIELD 8. Each picture of this clip is one RTP packet: what is lost is lost whole, and nothing else shows it."""
-    filmed = filmed_digests(clip.encode(SCENE))
-    with ScriptedCamera(SCENE, fault="lost_packets:13") as camera, open_feed(address_of(camera), "udp") as opened:
-        sampler = Sampler(0.02, opened)
-        samples = [sample for packet in islice(opened.packets(), 80) for sample in sampler.push(packet)]
-    assert len(samples) > 20
-    assert not [sample.stream_s for sample in samples if digest(sample.frame) not in filmed]

@@ -97,7 +97,7 @@ def is_gone(pid: int) -> bool:
     """A zombie that nobody has reaped yet runs no more."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
     return state == "Z"
 

@@ -82,14 +82,28 @@ def test_it_is_opencvs_grey_for_other_formats(pix_fmt: str) -> None:
 
 
 @pytest.mark.parametrize("color_range", RANGES[:2], ids=lambda one: one.name)
-@pytest.mark.parametrize("matrix", MATRICES[:2], ids=lambda one: one.name)
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "nv12"])
-def test_it_is_opencvs_grey_for_coloured_pictures(pix_fmt: str, matrix: Colorspace, color_range: ColorRange) -> None:
-    """Of the picture that is saved. OpenCV weighs red, green and blue as BT.601 does, whatever the video's matrix."""
-    frame = frame_of(coloured_picture(), pix_fmt, matrix, color_range)
+def test_it_is_opencvs_grey_for_coloured_pictures(pix_fmt: str, color_range: ColorRange) -> None:
+    """Of the picture that is saved. OpenCV weighs red, green and blue as BT.601 does."""
+    frame = frame_of(coloured_picture(), pix_fmt, Colorspace.ITU601, color_range)
     saved = decode_jpeg(encode_frame(frame))
     grey = float(cv2.cvtColor(saved, cv2.COLOR_BGR2GRAY).mean())
     assert brightness(frame) == pytest.approx(grey, abs=1.0)
+
+
+@pytest.mark.parametrize("color_range", RANGES[:2], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    ("matrix", "weights"),
+    [(Colorspace.ITU601, (0.299, 0.587, 0.114)), (Colorspace.ITU709, (0.2126, 0.7152, 0.0722))],
+    ids=["BT.601", "BT.709"],
+)
+def test_colours_weigh_as_the_video_says(
+    matrix: Colorspace, weights: tuple[float, float, float], color_range: ColorRange
+) -> None:
+    """ITU-R BT.601 section 2.5.1, BT.709 section 3.2: for coloured BT.709 video that is not OpenCV's grey."""
+    frame = frame_of(coloured_picture(), "yuv420p", matrix, color_range)
+    red_green_blue = coloured_picture().mean(axis=(0, 1))
+    assert brightness(frame) == pytest.approx(float(red_green_blue @ weights), abs=1.0)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
