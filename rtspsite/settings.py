@@ -156,10 +156,15 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "access": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_query"]},
+    },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         "streams": {"level": LOG_LEVEL},
+        "django.server": {"handlers": ["access"], "level": "INFO", "propagate": False},
         "django-q": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
     },

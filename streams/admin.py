@@ -13,7 +13,7 @@ from . import queries, services
 from .engine.errors import CaptureError
 from .models import Capture, Frame, Host, Stream
 
-THUMBNAIL_PX = 240
+THUMBNAIL_PX = 160
 NOTHING = "-"
 
 
@@ -76,8 +76,11 @@ class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         stream.save(update_fields=form.changed_data)  # the supervisor writes the rest meanwhile
 
     @admin.display(description="last error", ordering="error_code")
-    def last_error(self, stream: Stream) -> str:
-        return f"{stream.error_code}: {stream.error_text}" if stream.error_code else NOTHING
+    def last_error(self, stream: Stream) -> SafeString | str:
+        if not stream.error_code:
+            return NOTHING
+        text = f"{stream.error_code}: {stream.error_text}"
+        return format_html('<div style="min-width:16rem">{}</div>', text)
 
     @admin.display(description="captures", ordering="capture_count")
     def captures_link(self, stream: Stream) -> SafeString:

@@ -24,7 +24,9 @@ class BadInput(Exception):
 
 def fields(request: HttpRequest) -> dict[str, str]:
     """The fields of a form or of a JSON object, as text. Raises BadInput."""
-    if int(request.META.get("CONTENT_LENGTH") or 0) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+    if request.headers.get("Transfer-Encoding"):
+        raise BadInput("The body must come with a Content-Length, not in chunks.")
+    if _length(request) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
         raise BadInput(f"The body is too large: {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024} kB is the limit.")
     if request.content_type in _FORMS:
         found = _form(request)
@@ -38,6 +40,14 @@ def fields(request: HttpRequest) -> dict[str, str]:
         if _BROKEN.search(value) or _BROKEN.search(name):
             raise BadInput(f"{_shown(name)} is not valid UTF-8.", field=_shown(name), code="invalid_text")
     return found
+
+
+def _length(request: HttpRequest) -> int:
+    """What Django takes for the length of the body: 0 where none is told, or none that is a number."""
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return 0
 
 
 def is_cross_site(request: HttpRequest) -> bool:

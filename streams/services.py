@@ -28,6 +28,7 @@ from .models import Capture, Ending, Frame, Host, Status, Stream
 log = logging.getLogger(__name__)
 
 _NAME_TRIES = 1000
+GIVE_UP_FILES_S = 600.0  # a storage that is away longer has lost the file
 _START_TRIES = 50  # each lost to another request that got further: far more than ask at once
 
 
@@ -392,15 +393,25 @@ def _write_grid(capture: Capture) -> None:
 
 
 def _compose(capture: Capture) -> bytes | None:
-    """The grid's JPEG; None without frames. A frame whose file is gone or spoilt is left out, and said."""
+    """The grid's JPEG; None without frames. A frame whose file is spoilt, or away for long, is left out, and said.
+
+    Raises OSError for a file that may come back: a storage that is away for a moment must not cost the grid.
+    """
     pictures = []
     for frame in queries.ranked_frames(capture):
         try:
             with frame.image.open() as file:
-                pictures.append(sheet.decode_jpeg(file.read()))
+                pictures.append(sheet.fit(sheet.decode_jpeg(file.read())))
         except (OSError, sheet.UnreadablePicture) as error:
+            if isinstance(error, OSError) and not _is_late(capture):
+                raise
             log.error("capture=%s file=%s unreadable error=%s", capture.pk, frame.image.name, error)
     return sheet.compose(pictures, sheet.grid_columns(capture.count)) if pictures else None
+
+
+def _is_late(capture: Capture) -> bool:
+    stopped_at = capture.stop_requested_at or capture.started_at
+    return (datetime.now(UTC) - stopped_at).total_seconds() > GIVE_UP_FILES_S
 
 
 def _delete_files(frames: Iterable[Frame]) -> None:

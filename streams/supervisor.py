@@ -3,7 +3,7 @@
 import logging
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 PULL_S = 2.0
+AWAY_S = 0.5
 # A recorder that has not answered for so long hangs; it may take LEAVE_S to say farewell to its camera.
 SILENT_S = 10.0
 LEAVE_GRACE_S = 4.0
@@ -128,6 +129,9 @@ class Supervisor:
 
     def wait(self) -> None:
         """Until a recorder has something to say, or the next tick is due."""
+        if self._is_database_away:  # what they say stays with them meanwhile
+            time.sleep(AWAY_S)
+            return
         poll = select.poll()
         for recorder in self._recorders.values():
             if recorder.process.is_alive:
@@ -147,16 +151,25 @@ class Supervisor:
         for recorder in self._recorders.values():
             self._ask_to_leave(recorder)
         limit_s = time.monotonic() + LEAVE_GRACE_S + 1.0
+        while self._recorders and time.monotonic() < limit_s:
+            self._try(self._hear)
+            self.wait()
+        for capture_id, recorder in list(self._recorders.items()):
+            _log(recorder, logging.ERROR, "ended unsaved: what came since the last checkpoint is lost")
+            self._end(capture_id)
+        self._try(lambda: claims.retire(self.host))
+        self.cluster.join()
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """On the way out neither a database that is away nor a lost claim may keep the others from leaving."""
         try:
-            while self._recorders and time.monotonic() < limit_s:
-                self._hear()
-                self.wait()
-            claims.retire(self.host)
+            step()
         except DatabaseFailed as error:
             self._say_database(error)
-        for capture_id in list(self._recorders):
-            self._end(capture_id)
-        self.cluster.join()
+        except claims.HostTaken:
+            log.warning("host=%s another supervisor has this name", self.host.name)
+        else:
+            self._say_database(None)
 
     # --- hearing ---
 
@@ -175,15 +188,13 @@ class Supervisor:
                 self._restart_later(recorder)
 
     def _hear_one(self, recorder: _Recorder, now_s: float) -> None:
-        is_changed = False
-        for message in recorder.process.receive():
-            match message:
-                case Report(is_final=True):
-                    recorder.final = message
-                case Report():
-                    self._save(recorder, message)
-                case Changed():
-                    is_changed = True
+        messages = recorder.process.receive()
+        reports = [message for message in messages if isinstance(message, Report)]
+        is_changed = any(isinstance(message, Changed) for message in messages)
+        if reports and reports[-1].is_final:  # it holds all that those before it hold
+            recorder.final = reports[-1]
+        elif reports:
+            self._save(recorder, reports[-1])
         if recorder.final:
             self._take_leave(recorder, recorder.final, now_s)
         elif _is_dead(recorder, now_s):
@@ -332,7 +343,7 @@ def _is_dead(recorder: _Recorder, now_s: float) -> bool:
     if not recorder.process.is_alive:
         return True
     if recorder.left_s is not None:
-        return now_s - recorder.left_s > LEAVE_GRACE_S
+        return now_s - max(recorder.left_s, recorder.process.heard_s) > LEAVE_GRACE_S
     asked_s = recorder.process.asked_s
     return asked_s is not None and now_s - asked_s > SILENT_S
 

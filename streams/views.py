@@ -1,13 +1,14 @@
 """The calls that curl makes and the pages that a browser shows."""
 
 import base64
+import logging
 import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 from django.contrib.admin.views.decorators import staff_member_required
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, OperationalError, connection
 from django.db.models.fields.files import FieldFile
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
@@ -19,6 +20,8 @@ from . import doors, queries, services
 from .engine.errors import AddressRefused
 from .forms import StartForm, StopForm, mistakes
 from .models import Capture, Frame, Stream
+
+log = logging.getLogger(__name__)
 
 STOP_WAIT_S = 10.0
 POLL_S = 0.05
@@ -47,6 +50,9 @@ def call(view: View) -> View:
             return view(request, doors.fields(request), *args, **kwargs)
         except doors.BadInput as error:
             return _mistaken(request, {error.field: {"code": error.code, "message": str(error)}})
+        except OperationalError:
+            log.exception("%s failed: database away", request.path)
+            return _refusal(request, 503, "database_away", "The database is away: try again in a moment.")
 
     return csrf_exempt(guarded)
 
@@ -151,7 +157,8 @@ def _result_data(capture: Capture, frames: list[Frame], code: str) -> dict[str, 
     return {
         "process_name": capture.stream.name,
         "capture": capture.pk,
-        "status": capture.stream.status,
+        "status": "finished" if capture.is_finished else capture.stream.status,
+        "next_attempt_at": None if capture.is_finished else capture.stream.next_attempt_at,
         "code": code or "complete",
         "message": _sentence(capture, len(frames), code),
         "started_at": capture.started_at,

@@ -17,10 +17,11 @@ MAX_NAME_LENGTH = 64
 MASK = "***"
 # Where clouds tell a machine its own secrets, beside the link-local 169.254.169.254.
 METADATA_IPS = frozenset({"fd00:ec2::254", "100.100.100.200"})
-# Keys under which cameras and relays take credentials in the query.
-SECRET_KEYS = frozenset(
-    {"access_token", "auth", "key", "pass", "passwd", "password", "pwd", "secret", "token", "user", "username", "usr"}
-)
+# Keys under which cameras and relays take credentials in the query, and words that others of them hold.
+SECRET_KEYS = frozenset({"key", "sig", "user", "username", "usr"})
+SECRET_WORDS = ("auth", "pas", "psw", "pwd", "secret", "token")
+# Recorders of the XMEye kind take them in the path: /user=admin_password=..._channel=1_stream=0.sdp
+_PATH_SECRET = re.compile(r"((?:passwd|password|pass|pwd|psw)=)([^/_&;]*)", re.IGNORECASE)
 
 _SCHEME = re.compile(r"(rtsps?)://(.*)", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s@:/?#\[\]%\\]+)(?::(?P<port>[0-9]{0,5}))?")
@@ -47,24 +48,27 @@ class Address:
     @property
     def public(self) -> str:
         """The URL without any credential: what is stored in clear, shown and logged."""
-        return self._url("", [(key, _masked(key, value)) for key, value in self.query])
+        path = _PATH_SECRET.sub(rf"\g<1>{MASK}", self.path)
+        return self._url("", path, [(key, _masked(key, value)) for key, value in self.query])
 
     @property
     def secret(self) -> str:
         """What `public` leaves out, as JSON for an encrypted field; empty where there is nothing to hide."""
-        hidden = [value for key, value in self.query if _is_secret(key)]
-        if self.username is None and not hidden:
+        in_query = [value for key, value in self.query if _is_secret(key)]
+        in_path = [value for _, value in _PATH_SECRET.findall(self.path)]
+        if self.username is None and not in_query and not in_path:
             return ""
-        return json.dumps({"username": self.username, "password": self.password, "query": hidden})
+        userinfo = {"username": self.username, "password": self.password}
+        return json.dumps({**userinfo, "query": in_query, "path": in_path})
 
     def url(self) -> str:
         """The URL to connect to, credentials included, each percent-encoded once. Never to be shown."""
-        return self._url(self._userinfo(), self.query)
+        return self._url(self._userinfo(), self.path, self.query)
 
     @property
     def name(self) -> str:
         """What a stream of this address is called: the last part of the path, or else the host."""
-        last = unquote(self.path.rstrip("/").rpartition("/")[2])
+        last = unquote(_PATH_SECRET.sub("", self.path).rstrip("/").rpartition("/")[2])
         return _slug(last) or _slug(self.host) or "stream"
 
     def _userinfo(self) -> str:
@@ -73,11 +77,11 @@ class Address:
         password = "" if self.password is None else ":" + quote(self.password, safe="")
         return f"{quote(self.username, safe='')}{password}@"
 
-    def _url(self, userinfo: str, query: Iterable[tuple[str, str]]) -> str:
+    def _url(self, userinfo: str, path: str, query: Iterable[tuple[str, str]]) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
         pairs = "&".join(f"{key}={value}" if value else key for key, value in query)
-        return f"{self.scheme}://{userinfo}{host}{port}{self.path}{'?' + pairs if pairs else ''}"
+        return f"{self.scheme}://{userinfo}{host}{port}{path}{'?' + pairs if pairs else ''}"
 
 
 def parse(text: str) -> Address:
@@ -114,7 +118,9 @@ def join(public: str, secret: str) -> Address:
     held = json.loads(secret)
     values = iter(held["query"])
     query = tuple((key, next(values) if _is_secret(key) else value) for key, value in address.query)
-    return replace(address, query=query, username=held["username"], password=held["password"])
+    in_path = iter(held["path"])
+    path = _PATH_SECRET.sub(lambda match: match[1] + next(in_path), address.path)
+    return replace(address, path=path, query=query, username=held["username"], password=held["password"])
 
 
 def check_ip(ip: str) -> None:
@@ -145,7 +151,7 @@ def _check_text(text: str) -> None:
 
 
 def _check_lengths(address: Address) -> None:
-    if len(address._url("", address.query)) > MAX_URL_LENGTH:
+    if len(address._url("", address.path, address.query)) > MAX_URL_LENGTH:
         raise InvalidURL(f"The address is longer than {MAX_URL_LENGTH} characters once it is percent-encoded.")
     if len(address._userinfo()) - 1 > MAX_USERINFO_LENGTH:
         raise InvalidURL(f"User name and password are longer than {MAX_USERINFO_LENGTH} characters together.")
@@ -175,7 +181,7 @@ class _Reading:
     @property
     def is_plausible(self) -> bool:
         """Whether the host looks like one by itself: a password's piece has no dot and no port as a rule."""
-        return bool(self.port) or "." in self.host or ":" in self.host or self.host.lower() == "localhost"
+        return "." in self.host or ":" in self.host or self.host.lower() == "localhost"
 
 
 def _split_authority(rest: str) -> _Reading:
@@ -186,6 +192,10 @@ def _split_authority(rest: str) -> _Reading:
         return standard
     later = [_read(rest, at) for at in range(end + 1, len(rest)) if rest[at] == "@"]
     found = [reading for reading in later if reading and _is_userinfo(reading.userinfo or "")]
+    if standard and standard.port and found and "#" not in standard.tail:
+        raise InvalidURL(
+            "The address can be read in two ways: write %40 for an @, %2F for a / and %3F for a ? in it."
+        )
     for reading in [*(reading for reading in found if reading.is_plausible), *found, standard]:
         if reading:
             return reading
@@ -251,7 +261,8 @@ def _query(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _is_secret(key: str) -> bool:
-    return unquote_plus(key).lower() in SECRET_KEYS
+    plain = unquote_plus(key).lower()
+    return plain in SECRET_KEYS or any(word in plain for word in SECRET_WORDS)
 
 
 def _masked(key: str, value: str) -> str:

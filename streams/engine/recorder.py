@@ -30,6 +30,7 @@ WATCH_S = 1.0
 # A camera gets this long for its TEARDOWN before the recorder leaves without it.
 LEAVE_S = 2.0
 _READ_BYTES = 1 << 20
+_READS = 64  # of one recorder, before the others are heard
 _ROOT = str(Path(__file__).resolve().parents[2])
 # malloc.h of glibc
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -153,6 +154,8 @@ class RecorderProcess:
         self._link.setblocking(False)
         self._inbox = Inbox()
         self._is_open = True
+        self.heard_s = 0.0
+        """When it last said something; monotonic."""
         self.asked_s: float | None = None
         """When the question was asked that is not answered yet; monotonic."""
         with far, _bare_environment():
@@ -184,9 +187,13 @@ class RecorderProcess:
         messages: list[Message] = []
         with contextlib.suppress(BlockingIOError):
             try:
-                while data := self._link.recv(_READ_BYTES):
+                for _ in range(_READS):
+                    data = self._link.recv(_READ_BYTES)
+                    if not data:
+                        self._is_open = False
+                        break
+                    self.heard_s = time.monotonic()
                     messages += self._inbox.feed(data)
-                self._is_open = False
             except (ConnectionError, BadMessage):
                 self._is_open = False
         if any(isinstance(message, Report) for message in messages):

@@ -65,7 +65,7 @@ def compose(pictures: Sequence[Picture], columns: int) -> bytes:
     """
     if not pictures:
         raise ValueError("a grid needs one picture at least")
-    pictures = [_fit(picture) for picture in pictures]
+    pictures = [fit(picture) for picture in pictures]
     cell_height, cell_width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
@@ -86,7 +86,8 @@ def grid_columns(count: int) -> int:
     return math.ceil(math.sqrt(count))
 
 
-def _fit(picture: Picture) -> Picture:
+def fit(picture: Picture) -> Picture:
+    """The picture as large as a cell may be, in its own proportions; never enlarged."""
     height, width = picture.shape[:2]
     scale = min(1.0, MAX_CELL_WIDTH_PX / width, MAX_CELL_HEIGHT_PX / height)
     if scale == 1.0:

@@ -13,7 +13,7 @@ from .feed import Video
 from .session import Counters, Picture, Report, State, Status
 
 _LENGTHS = struct.Struct("!II")  # bytes of JSON, bytes of pictures
-MAX_MESSAGE_BYTES = 1 << 30
+MAX_MESSAGE_BYTES = 1 << 28  # a hundred frames of 2.5 MB
 MAX_WHOLE = 1 << 31  # what every database's integers hold
 MAX_REAL = 1e11  # seconds since 1970 that a datetime holds
 

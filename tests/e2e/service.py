@@ -173,7 +173,7 @@ def gunicorn(folder: Path, **settings: str) -> Service:
     service = Service(folder, (), settings)
     subprocess.run([sys.executable, MANAGE, "prepare"], cwd=ROOT, env=service.environment, check=True)
     serve = ("-m", "gunicorn", "rtspsite.wsgi", "--bind", f"127.0.0.1:{service.port}")
-    threads = ("--worker-class", "gthread", "--threads", "24", "--no-control-socket")
+    threads = ("--worker-class", "gthread", "--threads", "16", "--no-control-socket")
     service.commands = ((*serve, *threads), (MANAGE, "supervise"))
     return service
 

@@ -79,7 +79,7 @@ def test_it_says_what_is_wrong_and_still_stops(service: Service, clips: Path, ca
         assert "0 of 9" in Page(answer.text).words
         assert words in Page(answer.text).words
     ended = service.capture(capture)
-    assert (ended["status"], ended["code"]) == ("idle", "not_enough_frames")
+    assert (ended["status"], ended["code"]) == ("finished", "not_enough_frames")
     assert "wr0ng-secret" not in service.log
     assert f"error={code}" in service.log
 

@@ -112,6 +112,11 @@ CASES = [
     Case("rtsp://cam/x?TOKEN=word", "rtsp://cam/x?TOKEN=***"),
     Case("rtsp://cam/x?pass%77ord=word", "rtsp://cam/x?pass%77ord=***"),
     Case("rtsp://cam/x?pwd=a=b@c?d", "rtsp://cam/x?pwd=***"),
+    Case("rtsp://cam/x?loginpas=a&authbasic=b&psw=c", "rtsp://cam/x?loginpas=***&authbasic=***&psw=***"),
+    Case(
+        "rtsp://cam/user=admin_password=tlJwpbo6_channel=1_stream=0.sdp",
+        "rtsp://cam/user=admin_password=***_channel=1_stream=0.sdp",
+    ),
     Case("rtsp://cam/x?key=one&key=two", "rtsp://cam/x?key=***&key=***"),
     Case("rtsp://me:word@cam/x?token=word", "rtsp://cam/x?token=***", ("me", "word")),
 ]
@@ -154,7 +159,7 @@ def test_two_ways_to_write_an_address_are_one_address() -> None:
 
 def test_the_secret_is_json_of_what_the_public_url_leaves_out() -> None:
     address = parse("rtsp://me:word@cam/x?token=abc&channel=1")
-    assert json.loads(address.secret) == {"username": "me", "password": "word", "query": ["abc"]}
+    assert json.loads(address.secret) == {"username": "me", "password": "word", "query": ["abc"], "path": []}
 
 
 REFUSED = {
@@ -399,3 +404,16 @@ def test_any_text_is_an_address_or_an_invalid_url(text: str) -> None:
     assert 1 <= address.port <= 65535
     assert address.name
     assert address.url().isascii()
+
+
+def test_a_password_in_the_path_is_no_part_of_the_name() -> None:
+    address = parse("rtsp://cam.lan/user=admin_password=tlJwpbo6_channel=1_stream=0.sdp")
+    assert address.name == "user-admin__channel-1_stream-0.sdp"
+    assert join(address.public, address.secret).url() == address.url()
+
+
+@pytest.mark.parametrize("url", ["rtsp://admin:12345/abc@cam/s", "rtsp://admin:12345?abc@cam/s"])
+def test_what_can_be_read_in_two_ways_is_not_guessed(url: str) -> None:
+    """A port or a password of digits: a wrong guess would show the password, and look its first half up in DNS."""
+    with pytest.raises(InvalidURL, match="two ways"):
+        parse(url)

@@ -382,7 +382,10 @@ def test_a_grid_of_too_few_frames_is_made_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("spoilt", [None, b"", b"no picture", "half"], ids=["gone", "empty", "text", "half a JPEG"])
-def test_a_frame_that_cannot_be_read_is_left_out(media: Path, spoilt: bytes | str | None) -> None:
+def test_a_frame_that_cannot_be_read_is_left_out(
+    media: Path, spoilt: bytes | str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "GIVE_UP_FILES_S", -1.0)
     capture = make_capture()
     record(capture, frames=4)
     path = media / str(capture.frames.get(number=2).image.name)
@@ -418,7 +421,21 @@ def test_a_frame_that_claims_to_be_gigantic_is_left_out(media: Path) -> None:
     assert services.finish(capture.pk)
 
 
-def test_all_frames_gone_is_a_capture_without_a_grid(media: Path) -> None:
+def test_a_storage_that_is_away_for_a_moment_costs_no_grid(media: Path) -> None:
+    capture = make_capture(count=4)
+    record(capture, frames=4)
+    services.stop(capture.stream)
+    media.rename(media.with_suffix(".away"))
+    with pytest.raises(OSError, match="No such file"):
+        services.finish(capture.pk)
+    assert not Capture.objects.get().is_finished
+    media.with_suffix(".away").rename(media)
+    assert services.finish(capture.pk)
+    assert sheet.decode_jpeg(Capture.objects.get().grid.read()).shape[0] == 2 * 24 + 3 * 8
+
+
+def test_all_frames_gone_is_a_capture_without_a_grid(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "GIVE_UP_FILES_S", -1.0)
     capture = make_capture()
     record(capture, frames=2)
     for name in files(media):
