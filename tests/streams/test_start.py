@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django_q.models import OrmQ
 from pytest_django import DjangoCaptureOnCommitCallbacks
@@ -378,3 +379,12 @@ def test_no_answer_tells_a_credential(client: Client, accept: str) -> None:
         for secret in ("admin", SECRET, "operator-name", "t0ken-v4lue"):
             text = told(answer).replace("in the admin", "").replace("/admin/", "")
             assert secret not in text
+
+
+def test_a_database_that_is_away_is_a_503_with_a_sentence(client: Client) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE streams_stream RENAME TO away")
+    response = client.post(
+        "/start", {"rtsp_url": "rtsp://camera.example/demo"}, headers={"accept": "application/json"}
+    )
+    assert (response.status_code, response.json()["code"]) == (503, "database_away")

@@ -3,11 +3,13 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.files.storage import FileSystemStorage
+from django.db import connection
 from django.db.models import F
 from django.test import Client
 
@@ -491,3 +493,41 @@ def test_a_tick_outlives_what_one_captures_storage_does_to_it(
     run(north, lambda: refusing.refusals)
     refusing.refused = ""
     run(north, lambda: poison.frames.count())
+
+
+@contextmanager
+def database_away() -> Iterator[None]:
+    """Every statement about captures fails, as all do when the server is gone."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE streams_capture RENAME TO streams_capture_away")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE streams_capture_away RENAME TO streams_capture")
+
+
+def test_recorders_say_farewell_also_when_the_database_is_away(camera: ScriptedCamera, north: Supervisor) -> None:
+    capture = make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: capture.frames.count() >= 2)
+    with database_away():
+        (pid,) = pids(north)
+        farewells = camera.teardowns
+        north.leave()
+        until(lambda: is_gone(pid))
+        assert camera.teardowns == farewells + 1
+    assert capture.frames.count() >= 2
+
+
+def test_a_capture_outlives_a_database_that_is_away(camera: ScriptedCamera, north: Supervisor) -> None:
+    capture = make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: capture.frames.count() >= 2)
+    before = (pids(north), camera.connections)
+    with database_away():
+        for _ in range(3):
+            north.tick()
+            north.wait()
+    capture.refresh_from_db()
+    samples = capture.samples
+    run(north, lambda: Capture.objects.get(pk=capture.pk).samples > samples)
+    assert (pids(north), camera.connections) == before
