@@ -39,7 +39,7 @@ def free_port() -> int:
 
 @dataclass
 class Service:
-    """`commands` are given as they follow `python`; the first one serves."""
+    """Each of the `commands` is run whole; the first one serves."""
 
     folder: Path
     commands: tuple[tuple[str, ...], ...]
@@ -151,7 +151,7 @@ class Service:
 
     def _run(self, command: tuple[str, ...], log: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
+            command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
 
@@ -165,16 +165,16 @@ class Service:
 
 
 def runserver(folder: Path, *options: str, **settings: str) -> Service:
-    return Service(folder, ((MANAGE, "runserver", *(options or ("--noreload",))),), settings)
+    return Service(folder, ((sys.executable, MANAGE, "runserver", *(options or ("--noreload",))),), settings)
 
 
 def gunicorn(folder: Path, **settings: str) -> Service:
     """The website and the supervisor as two processes that know each other only by the database."""
     service = Service(folder, (), settings)
     subprocess.run([sys.executable, MANAGE, "prepare"], cwd=ROOT, env=service.environment, check=True)
-    serve = ("-m", "gunicorn", "rtspsite.wsgi", "--bind", f"127.0.0.1:{service.port}")
+    serve = (sys.executable, "-m", "gunicorn", "rtspsite.wsgi", "--bind", f"127.0.0.1:{service.port}")
     threads = ("--worker-class", "gthread", "--threads", "16", "--no-control-socket")
-    service.commands = ((*serve, *threads), (MANAGE, "supervise"))
+    service.commands = ((*serve, *threads), (sys.executable, MANAGE, "supervise"))
     return service
 
 

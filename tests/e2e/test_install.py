@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.service import Service, is_running, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -245,3 +249,14 @@ def test_the_image_installs_all_that_the_service_imports(tmp_path: Path) -> None
     assert {(tmp_path / name).stat().st_uid for name in ("data", "data/media")} == {10001}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "etc", "opt"], "something else was installed"
     shutil.rmtree(tmp_path / "opt")
+
+
+def test_make_run_serves_with_capturing_on_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    """In the environment that runs the tests, where nothing is left to install."""
+    settings = {"VENV": sys.prefix, "TERM": "dumb"}
+    with Service(tmp_path, (("make", "run"),), settings) as service:
+        family = service.family()
+        assert service.supervisors()
+        os.killpg(service.processes[0].pid, signal.SIGINT)  # as the terminal does
+        service.processes[0].wait(60)
+        wait_for(lambda: not any(map(is_running, family)), "every process gone", 30)
