@@ -1,5 +1,6 @@
 """Starting, stopping and starting again: who runs, who is left, and what is kept."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,18 @@ def test_a_killed_website_takes_its_supervisor_with_it(tmp_path: Path, camera: S
         service.stop(signal.SIGKILL)
         wait_for(lambda: not any(map(is_running, family)), "every process gone", 30)
         assert camera.clients == 0
+
+
+def test_a_killed_supervisor_is_replaced_and_its_capture_goes_on(tmp_path: Path, camera: ScriptedCamera) -> None:
+    with runserver(tmp_path) as service:
+        capture = service.begin(camera.url)
+        service.wait_for_samples(capture, 3)
+        (first,) = service.supervisors()
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: service.supervisors() - {first}, "another supervisor")
+        service.wait_for_samples(capture, 6)
+        assert len(service.supervisors()) == 1
+        assert camera.connections == 2
 
 
 def test_the_autoreloader_has_one_supervisor_and_takes_it_down(tmp_path: Path, camera: ScriptedCamera) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from django.core.management import CommandParser, call_command
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 STOP_WITHIN_S = 15.0
+RESTART_S = 1.0
 
 
 class Command(RunServer):
@@ -48,17 +50,38 @@ class Command(RunServer):
 def _supervisor() -> Iterator[None]:
     """A supervisor for as long as the context lasts. It also ends by itself should this process be killed."""
     signal.signal(signal.SIGTERM, _leave)
-    # In a session of its own: Ctrl-C in the terminal reaches it only from here, once.
-    command = [sys.executable, sys.argv[0], "supervise", "--parent", str(os.getpid())]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    keeper = _Keeper()
+    keeper.start()
     try:
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        keeper.end()
+
+
+class _Keeper(threading.Thread):
+    """Runs a supervisor, and another one if it is killed. One that ends by itself has said why."""
+
+    def __init__(self) -> None:
+        super().__init__(name="supervisor", daemon=True)
+        self._is_leaving = threading.Event()
+        self._process = _start()
+
+    def run(self) -> None:
+        while self._process.wait() < 0 and not self._is_leaving.wait(RESTART_S):
+            self._process = _start()
+
+    def end(self) -> None:
+        self._is_leaving.set()
+        self._process.terminate()
+        self.join(STOP_WITHIN_S)
+        if self._process.poll() is None:
+            self._process.kill()
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    # In a session of its own: Ctrl-C in the terminal reaches it only from here, once.
+    command = [sys.executable, sys.argv[0], "supervise", "--parent", str(os.getpid())]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def _leave(*_: Any) -> None:
