@@ -1,8 +1,7 @@
 """Packets in, due frames out.
 
 A sample is due every `interval_s` of stream time; it is the first clean frame at or after that moment.
-This sampler decodes every packet. What it may leave undecoded without changing one sample is its callers'
-business only in what it costs: `push` stays the same.
+This sampler decodes every packet; which of them it could leave undecoded is nobody's business but its own.
 """
 
 import itertools
@@ -19,7 +18,7 @@ from .feed import MICROSECOND, Decoder, Packet
 MAX_DRIFT_S = 15.0
 # A step back within this is re-ordering (B-frames), a step ahead within this is jitter.
 MAX_STEP_S = 1.5
-# Frames lie at most this much before the due time and still count as at it: half a tick of no known clock.
+# A frame this little before the due time counts as at it: timestamps are rounded, to 1/90000 s by RTP.
 TOLERANCE_S = 0.001
 
 

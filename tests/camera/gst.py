@@ -90,7 +90,7 @@ class GstServer:
 
 @functools.cache
 def gst_python() -> str:
-    """Raises GstUnavailable: a test that needs it skips."""
+    """Raises GstUnavailable: `make test` installs what is missing."""
     for python in ("/usr/bin/python3", sys.executable):
         try:
             subprocess.run([python, "-c", _IMPORTS], check=True, capture_output=True, timeout=_READY_S)

@@ -11,18 +11,10 @@ import pytest
 
 from tests.camera.auth import Scheme
 from tests.camera.clip import Scene, cached_mp4
-from tests.camera.gst import GstServer, GstUnavailable, gst_command, gst_python
+from tests.camera.gst import GstServer, GstUnavailable, gst_command
 from tests.camera.viewer import view
 
 SCENE = Scene(320, 240, (40, 200), fps=25)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _needs_gstreamer() -> None:
-    try:
-        gst_python()
-    except GstUnavailable as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

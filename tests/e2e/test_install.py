@@ -233,22 +233,32 @@ def test_every_pin_has_hashes_and_no_file_names_where_packages_come_from() -> No
 
 def test_the_image_installs_all_that_the_service_imports(tmp_path: Path) -> None:
     """The one real installation: 30 s and 460 MB with pip's cache warm."""
-    if os.getuid() != 0:
-        pytest.skip("the image's installation makes a user, which only root may")
+    is_root = os.getuid() == 0
+    path = os.environ["PATH"] if is_root else f"{without_owners(tmp_path.with_suffix('.bin'))}:{os.environ['PATH']}"
     (tmp_path / "etc").mkdir()
     for name in ("passwd", "group", "shadow", "gshadow"):
         (tmp_path / "etc" / name).touch()
     subprocess.run(
         ["bash", ROOT / "scripts/image-install.sh", ROOT / "requirements.txt"],
-        env=os.environ | {"IMAGE_ROOT": str(tmp_path)},
+        env=os.environ | {"IMAGE_ROOT": str(tmp_path), "PATH": path},
         check=True,
     )
     imports = "import av, cryptography, cv2, django_q, environs, gunicorn, numpy, PIL, psycopg, whitenoise"
     subprocess.run([tmp_path / "opt/venv/bin/python", "-c", imports], check=True)
-    assert (tmp_path / "etc/passwd").read_text().startswith("capture:x:10001:")
-    assert {(tmp_path / name).stat().st_uid for name in ("data", "data/media")} == {10001}
+    if is_root:
+        assert (tmp_path / "etc/passwd").read_text().startswith("capture:x:10001:")
+    assert {(tmp_path / name).stat().st_uid for name in ("data", "data/media")} == {10001 if is_root else os.getuid()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "etc", "opt"], "something else was installed"
     shutil.rmtree(tmp_path / "opt")
+
+
+def without_owners(folder: Path) -> Path:
+    """A folder for PATH: only root may make users and give folders away, everybody else leaves that out."""
+    folder.mkdir()
+    for name, script in {"useradd": "exit 0", "install": 'mkdir -p "${@: -2}"'}.items():
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+    return folder
 
 
 def test_make_run_serves_with_capturing_on_and_ctrl_c_ends_it(tmp_path: Path) -> None:
