@@ -20,8 +20,8 @@ STOP_GRACE_S = 4.0
 class Cluster:
     """`manage.py jobs` in a session of its own: signals of the terminal do not reach it, and its group can be killed.
 
-    django-q2 has no safe way to lose a part: whatever dies, the leader ends and all is started again. Captures do
-    not live here, so that costs them nothing.
+    When its leader or sentinel dies, the whole group is ended and started again. Its other parts the sentinel
+    replaces, not always with success; the supervisor's tick does what no job has done. No capture lives here.
     """
 
     def __init__(self, command: list[str] | None = None) -> None:

@@ -110,7 +110,7 @@ class RTSPFeed:
         self._container = container
         self._stream = stream
         self._context = stream.codec_context
-        # One capture decodes one frame now and then: threads would only hold memory (25 MB at 1080p).
+        # A recorder has one feed and no hurry: decoder threads would only hold frames.
         self._context.thread_type = "NONE"
         self._context.thread_count = 1
         self.video = Video(self._context.name, self._context.width, self._context.height)

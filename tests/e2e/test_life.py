@@ -34,7 +34,7 @@ def test_a_restart_goes_on_by_itself_and_keeps_what_it_had(
         family = service.family()
         codes = service.stop()
         assert codes == [0] * len(codes)
-        wait_for(lambda: not any(map(is_running, family)), "every process gone", 10)
+        wait_until_gone(family)
         assert (camera.clients, camera.teardowns) == (0, 1)
         saved = saved_seconds(service, capture)
         assert len(saved) >= 6
@@ -51,6 +51,10 @@ def test_a_restart_goes_on_by_itself_and_keeps_what_it_had(
     assert shown == sorted(shown)
 
 
+def wait_until_gone(family: set[int]) -> None:
+    wait_for(lambda: not any(map(is_running, family)), "every process gone", 30)
+
+
 def saved_seconds(service: Service, capture: int) -> list[int]:
     """The seconds whose frames lie on the disk, brightest first."""
     files = (service.folder / "media" / "frames" / str(capture)).iterdir()
@@ -63,7 +67,7 @@ def test_a_killed_website_takes_its_supervisor_with_it(tmp_path: Path, camera: S
         service.wait_for_samples(capture, 1)
         family = service.family()
         service.stop(signal.SIGKILL)
-        wait_for(lambda: not any(map(is_running, family)), "every process gone", 30)
+        wait_until_gone(family)
         assert camera.clients == 0
 
 
@@ -84,9 +88,11 @@ def test_the_autoreloader_has_one_supervisor_and_takes_it_down(tmp_path: Path, c
         capture = service.begin(camera.url)
         service.wait_for_samples(capture, 2)
         assert len(service.supervisors()) == 1
+        assert service.log.count("supervisor started") == 1
+        assert "running already" not in service.log
         family = service.family()
         service.stop()
-        wait_for(lambda: not any(map(is_running, family)), "every process gone", 30)
+        wait_until_gone(family)
         assert camera.teardowns == 1
 
 
@@ -96,7 +102,7 @@ def test_ctrl_c_ends_it_all(tmp_path: Path, camera: ScriptedCamera) -> None:
         service.wait_for_samples(capture, 1)
         family = service.family()
         service.stop(signal.SIGINT)
-        wait_for(lambda: not any(map(is_running, family)), "every process gone", 30)
+        wait_until_gone(family)
 
 
 def test_without_a_supervisor_nothing_is_lost_and_the_answers_say_so(tmp_path: Path, camera: ScriptedCamera) -> None:

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 from django.db.models import F
+from django.utils import timezone
 
 from streams import claims, services
 from streams.claims import Candidate, ClaimLost
 from streams.engine import sheet
 from streams.engine.errors import AddressRefused
 from streams.engine.session import Counters, State, Status
-from streams.models import Capture, Frame, Stream
+from streams.models import Capture, Frame, Host, Stream
 from streams.services import Totals
 from tests.streams.builders import (
     NOON,
@@ -616,3 +618,26 @@ def test_credentials_do_not_leave_the_stream() -> None:
     for row in (*Stream.objects.values("url", "name", "error_text"), *Capture.objects.values()):
         assert SECRET not in str(row)
     assert SECRET in capture.stream.address.url()
+
+
+def test_a_host_that_wakes_up_while_the_grid_is_made_writes_nothing(
+    media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silent for so long that another host finishes its capture: grid and frames must be of one moment."""
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(make_picture(1)))
+    Host.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=1))
+    services.stop(capture.stream)
+    compose = services._compose
+
+    def compose_while_it_wakes(one: Capture) -> bytes | None:
+        with pytest.raises(ClaimLost):
+            services.checkpoint(claim, Totals(), make_report(make_picture(1), make_picture(2)))
+        return compose(one)
+
+    monkeypatch.setattr(services, "_compose", compose_while_it_wakes)
+    assert services.finish(capture.pk)
+    capture.refresh_from_db()
+    assert frames_of(capture) == [(1, make_picture(1).score)]
+    assert files(media) == all_files(capture)

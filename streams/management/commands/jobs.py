@@ -14,7 +14,7 @@ GRACE_S = 4.0
 
 
 class Command(BaseCommand):
-    help = "Runs the job cluster until SIGTERM, until stdin closes, or until a part of it that it needs is dead."
+    help = "Runs the job cluster until SIGTERM, until stdin closes, or until its sentinel is dead."
     requires_system_checks: list[str] = []
     _is_stopping = False
 
@@ -35,7 +35,7 @@ class Command(BaseCommand):
             timer.start()
             cluster.stop()
             return
-        self.stderr.write("a part of the job cluster died: ending the rest")
+        self.stderr.write("the sentinel of the job cluster died: ending the rest")
         os.killpg(0, signal.SIGKILL)
 
     def _note(self, *_: Any) -> None:
