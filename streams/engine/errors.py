@@ -14,6 +14,7 @@ Each class says its `code` (the same in JSON, pages, logs and the admin), its pl
     |-- Closed              closed               quick
     |-- NotRTSP             not_rtsp             slow
     |-- Refused             refused              slow
+    |   `-- TransportRefused transport_refused  slow    the other transport is tried at once
     |-- NoVideo             no_video             slow
     |-- Undecodable         undecodable          slow
     `-- RecorderDied        recorder_died        quick
@@ -103,6 +104,11 @@ class Refused(CaptureError):
     code = "refused"
     words = "The camera refused the request."
     retry = Retry.SLOW
+
+
+class TransportRefused(Refused):
+    code = "transport_refused"
+    words = "The camera refuses this transport."
 
 
 class NoVideo(CaptureError):

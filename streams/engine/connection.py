@@ -1,0 +1,258 @@
+"""Sockets to a camera that never block: TCP, TLS, and a pair for UDP. Every wait also watches the stop."""
+
+import select
+import socket
+from contextlib import suppress
+from time import monotonic
+
+from . import errors
+from .clock import Stop, Stopped
+from .interleaved import MIN_RTP_BYTES
+
+NOTHING = -1
+"""What `read_into` gives when nothing is there; 0 is the end."""
+RECEIVE_BUFFER_BYTES = 1 << 22  # the kernel cuts it to net.core.rmem_max
+_PORT_TRIES = 100
+MAX_DATAGRAM_BYTES = 1 << 16
+MAX_DATAGRAMS = 4096  # of one read: whoever floods the port does not hold us there
+
+
+class Connection:
+    """One TCP connection. Closed by the other side or broken: `read_into` gives 0, `write` raises OSError."""
+
+    def __init__(self, tcp: socket.socket) -> None:
+        self._socket = tcp
+        self.peer: str = tcp.getpeername()[0]
+        self.own: str = tcp.getsockname()[0]
+        self.family = tcp.family
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read_into(self, room: memoryview) -> int:
+        """How many bytes came; NOTHING, or 0 for the end."""
+        try:
+            return self._socket.recv_into(room)
+        except BlockingIOError:
+            return NOTHING
+        except OSError:
+            return 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a read would give something of which poll knows nothing."""
+        return False
+
+    def write(self, data: bytes | bytearray) -> int:
+        """How many bytes were taken, perhaps 0. Raises OSError."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def wake_at(self, count: int) -> None:
+        """Be readable only once so many bytes are there, or the end: poll honours it for TCP (socket(7))."""
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, max(1, count))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class TLSConnection(Connection):
+    """The same through TLS. Not verified: cameras have certificates of their own making."""
+
+    def __init__(self, tcp: socket.socket, host: str, stop: Stop, until_s: float) -> None:
+        """Raises NotRTSP if the other side speaks no TLS, ConnectTimeout, Closed, Stopped."""
+        super().__init__(tcp)
+        import ssl  # 6 ms and 0.9 MB that a plain camera does not need
+
+        self._ssl = ssl
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._tls = context.wrap_socket(tcp, server_hostname=host, do_handshake_on_connect=False)
+        self._socket = self._tls
+        try:
+            self._shake_hands(stop, until_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def read_into(self, room: memoryview) -> int:
+        """As many records (16 KiB each) as there are and the room holds."""
+        count = 0
+        try:
+            while count < len(room):
+                got = self._tls.recv_into(room[count:])
+                if not got:
+                    break
+                count += got
+        except (self._ssl.SSLWantReadError, self._ssl.SSLWantWriteError):
+            return count or NOTHING
+        except OSError:
+            return count
+        return count
+
+    @property
+    def has_more(self) -> bool:
+        return self._tls.pending() > 0
+
+    def write(self, data: bytes | bytearray) -> int:
+        try:
+            return self._tls.send(data)
+        except (self._ssl.SSLWantReadError, self._ssl.SSLWantWriteError):
+            return 0
+
+    def _shake_hands(self, stop: Stop, until_s: float) -> None:
+        while True:
+            try:
+                return self._tls.do_handshake()
+            except self._ssl.SSLWantReadError:
+                is_ready = wait(self.fileno(), select.POLLIN, stop, until_s)
+            except self._ssl.SSLWantWriteError:
+                is_ready = wait(self.fileno(), select.POLLOUT, stop, until_s)
+            except (self._ssl.SSLEOFError, ConnectionError):
+                raise errors.Closed from None
+            except self._ssl.SSLError:  # what came is no record
+                raise errors.NotRTSP from None
+            if not is_ready:
+                raise errors.ConnectTimeout
+
+
+def connect(ips: list[str], port: int, tls_host: str | None, stop: Stop, timeout_s: float) -> Connection:
+    """To the first of these addresses that answers, each given `timeout_s`. Raises a CaptureError, or Stopped.
+
+    `tls_host` is the name to ask for in TLS; None: plain TCP.
+    """
+    for ip in ips:
+        if tcp := _connected(ip, port, stop, monotonic() + timeout_s):
+            try:
+                tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return TLSConnection(tcp, tls_host, stop, monotonic() + timeout_s) if tls_host else Connection(tcp)
+            except OSError:  # reset already
+                tcp.close()
+                raise errors.Closed from None
+    raise errors.Unreachable
+
+
+def wait(fileno: int, events: int, stop: Stop, until_s: float) -> bool:
+    """Whether the socket is ready before that moment of the monotonic clock. Raises Stopped."""
+    poll = select.poll()
+    poll.register(fileno, events)
+    poll.register(stop.fileno(), select.POLLIN)
+    found = dict(poll.poll(max(0.0, until_s - monotonic()) * 1000))
+    if stop.fileno() in found:
+        raise Stopped
+    return fileno in found
+
+
+def _connected(ip: str, port: int, stop: Stop, until_s: float) -> socket.socket | None:
+    """None: nobody is there."""
+    tcp = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        tcp.setblocking(False)
+        with suppress(BlockingIOError):
+            tcp.connect((ip, port))
+        if wait(tcp.fileno(), select.POLLOUT, stop, until_s):
+            tcp.getpeername()  # raises if the connection was refused
+            return tcp
+    except OSError:
+        pass
+    except Stopped:
+        tcp.close()
+        raise
+    tcp.close()
+    return None
+
+
+class Datagrams:
+    """Two UDP sockets on ports in a row, the even one for RTP: RFC 3550 section 11.
+
+    RTP counts only from the camera's address. Its port is learned from the first packet: some cameras send
+    from another one than they announced.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._peer = connection.peer
+        self._rtp, self._rtcp = _pair(connection.family, connection.own)
+        self._is_known = False
+        with suppress(OSError):
+            self._rtp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        self.ports: tuple[int, int] = (self._rtp.getsockname()[1], self._rtcp.getsockname()[1])
+
+    def filenos(self) -> tuple[int, int]:
+        """RTP, RTCP."""
+        return self._rtp.fileno(), self._rtcp.fileno()
+
+    def punch(self, ports: tuple[int, int], rtp: bytes, rtcp: bytes) -> None:
+        """Send both to the camera's ports, so that a NAT or firewall between lets its packets in."""
+        for own, port, data in ((self._rtp, ports[0], rtp), (self._rtcp, ports[1], rtcp)):
+            with suppress(OSError, OverflowError):
+                own.sendto(data, (self._peer, port))
+
+    def report(self, port: int, rtcp: bytes) -> None:
+        with suppress(OSError, OverflowError):
+            self._rtcp.sendto(rtcp, (self._peer, port))
+
+    def receive(self, room: memoryview) -> list[memoryview]:
+        """The RTP packets that are there, or as many as the room is sure to hold: slices of it."""
+        packets: list[memoryview] = []
+        try:
+            if not self._is_known and not self._learn(room, packets):
+                return packets
+            at, last = len(packets[0]) if packets else 0, len(room) - MAX_DATAGRAM_BYTES
+            read_into = self._rtp.recv_into
+            for _ in range(MAX_DATAGRAMS):
+                if at > last:
+                    break
+                after = at + read_into(room[at:])
+                if after - at >= MIN_RTP_BYTES:
+                    packets.append(room[at:after])
+                    at = after
+        except BlockingIOError:
+            pass
+        except OSError:  # an ICMP message: what it is about shows elsewhere
+            pass
+        return packets
+
+    def reports(self) -> list[bytes]:
+        """The RTCP packets from the camera that are there."""
+        found: list[bytes] = []
+        with suppress(OSError):
+            while len(found) < 100:
+                data, sender = self._rtcp.recvfrom(MAX_DATAGRAM_BYTES)
+                found += [data] if sender[0] == self._peer else []
+        return found
+
+    def close(self) -> None:
+        self._rtp.close()
+        self._rtcp.close()
+
+    def _learn(self, room: memoryview, packets: list[memoryview]) -> bool:
+        """Whether a packet of the camera has come: from then on the kernel keeps out all others."""
+        for _ in range(MAX_DATAGRAMS):
+            count, sender = self._rtp.recvfrom_into(room)
+            if sender[0] == self._peer and count >= MIN_RTP_BYTES:
+                self._rtp.connect(sender)
+                self._is_known = True
+                packets.append(room[:count])
+                return True
+        return False
+
+
+def _pair(family: int, own: str) -> tuple[socket.socket, socket.socket]:
+    """Raises Unreachable if no two ports are free."""
+    for _ in range(_PORT_TRIES):
+        first, second = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_DGRAM)
+        with suppress(OSError):
+            first.bind((own, 0))
+            port = first.getsockname()[1]
+            if port % 2 == 0:
+                second.bind((own, port + 1))
+                first.setblocking(False)
+                second.setblocking(False)
+                return first, second
+        first.close()
+        second.close()
+    raise errors.Unreachable("This host has no two UDP ports in a row free.")

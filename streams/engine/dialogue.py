@@ -1,0 +1,204 @@
+"""RTSP requests and answers over one connection (RFC 2326), while RTP may come in between."""
+
+import select
+from collections.abc import Mapping
+from time import monotonic
+
+from . import errors
+from .address import Address
+from .clock import Stop
+from .connection import Connection, connect, wait
+from .interleaved import Interleaved
+from .rtsp_auth import Authorizer, challenges
+from .rtsp_message import Message, pack_answer, pack_request
+
+QUIET_S = 0.3  # a description that does not say its length is over after so long a silence
+MAX_UNSENT_BYTES = 1 << 16
+MAX_EARLY_BYTES = 1 << 22  # of RTP before the answer to PLAY
+MAX_EARLY_REPORTS = 16  # of RTCP
+USER_AGENT = "rtsp-brightest"  # some cameras want any
+_ANSWERED = ("OPTIONS", "GET_PARAMETER", "SET_PARAMETER", "ANNOUNCE", "TEARDOWN", "REDIRECT")
+_ENDING = ("TEARDOWN", "REDIRECT")
+# An ANNOUNCE's x-notice after which nothing more will come, as libavformat/rtsp.c reads them: end and start of
+# the stream reached, feed terminated, ticket expired; data, server and end-of-term errors.
+_END_NOTICES = frozenset({2101, 2104, 2306, 2401, *range(4400, 5600)})
+
+
+class Dialogue:
+    """`answers` holds responses that nobody asked about in `ask`: those to requests that were posted."""
+
+    def __init__(self, address: Address, ips: list[str], stop: Stop, timeout_s: float) -> None:
+        """Connects. Raises a CaptureError, or Stopped."""
+        self.stream = Interleaved()
+        self.session = ""
+        self.answers: list[Message] = []
+        self.failure: errors.CaptureError | None = None
+        """Why nothing more will come."""
+        self.has_ended = False
+        """Whether the other side has closed."""
+        self._address = address
+        self._ips = ips
+        self._stop = stop
+        self._timeout_s = timeout_s
+        self._authorizer = (
+            Authorizer(address.username, address.password or "") if address.username is not None else None
+        )
+        self._is_welcome = False
+        self._may_reconnect = True
+        self._sequence = 0
+        self._early: list[bytes] = []
+        self._early_bytes = 0
+        self._unsent = bytearray()
+        self.connection = self._connect()
+
+    @property
+    def has_unsent(self) -> bool:
+        return bool(self._unsent)
+
+    def ask(self, method: str, url: str, **headers: str) -> Message:
+        """The answer, whatever its status; a 401 is met first, if it can be. Raises a CaptureError, or Stopped."""
+        answer = self._exchange(method, url, headers)
+        for _ in range(2):  # the nonce of the first 401 may itself be stale
+            if self.meets(answer):
+                answer = self._exchange(method, url, headers)
+        if self._authorizer and self._authorizer.is_meeting and answer.status != 401:
+            self._is_welcome = True
+        return answer
+
+    def post(self, method: str, url: str, **headers: str) -> int:
+        """Send a request without waiting for anything; gives its number. The answer will be among `answers`."""
+        self._sequence += 1
+        fields = {**headers, "User-Agent": USER_AGENT}
+        if self.session:
+            fields["Session"] = self.session
+        if self._authorizer and (authorization := self._authorizer.header(method, url)):
+            fields["Authorization"] = authorization
+        self._send(pack_request(method, url, self._sequence, fields))
+        return self._sequence
+
+    def meets(self, answer: Message) -> bool:
+        """Whether it is worth asking again: this is a 401, and there is something new to answer to it.
+
+        A password that was refused once is not tried again: cameras lock the account. A nonce may only have
+        grown stale, if the server says so or has accepted the password before.
+        """
+        if answer.status != 401 or self._authorizer is None:
+            return False
+        offered, authorizer = challenges(answer.values("www-authenticate")), self._authorizer
+        has_tried, nonce = authorizer.is_meeting, authorizer.nonce
+        if has_tried and not self._is_welcome and not any(challenge.is_stale for challenge in offered):
+            return False
+        return authorizer.meet(offered) and (not has_tried or authorizer.nonce != nonce)
+
+    def send_interleaved(self, channel: int, packet: bytes) -> None:
+        self._send(b"$" + bytes([channel]) + len(packet).to_bytes(2) + packet)
+
+    def take_early(self) -> list[memoryview]:
+        """RTP packets that came before the answer to PLAY, or with it."""
+        early, self._early = self._early, []
+        return [memoryview(packet) for packet in early]
+
+    def read(self) -> bool:
+        """One read into the stream, without waiting. Whether anything came."""
+        count = self.connection.read_into(self.stream.room())
+        if count > 0:
+            self.stream.filled(count)
+        elif count == 0:
+            self.has_ended = True
+        return count > 0
+
+    def flush(self) -> None:
+        """Send what the connection takes of what could not be sent before."""
+        try:
+            while self._unsent and (count := self.connection.write(self._unsent)):
+                del self._unsent[:count]
+        except OSError:
+            self._unsent.clear()  # the end shows in reading, after all that came before it
+
+    def attend(self) -> None:
+        """Answer the server's requests, and keep its responses."""
+        messages = self.stream.messages[:]
+        self.stream.messages.clear()
+        for message in messages:
+            if message.status >= 200:
+                self.answers.append(message)
+            elif not message.status:
+                self._serve(message)
+
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str]) -> Message:
+        """A camera that closes with its 401 expects the next request on another connection."""
+        try:
+            return self._converse(method, url, headers)
+        except errors.Closed:
+            is_meeting = self._authorizer is not None and self._authorizer.is_meeting
+            if self.session or not is_meeting or not self._may_reconnect:
+                raise
+        self._may_reconnect = False
+        self.connection.close()
+        self.stream, self.has_ended, self.failure = Interleaved(), False, None
+        self._unsent.clear()
+        self.connection = self._connect()
+        return self._converse(method, url, headers)
+
+    def _converse(self, method: str, url: str, headers: Mapping[str, str]) -> Message:
+        """The next answer counts, whatever CSeq it has: some cameras send none, or another one."""
+        self.answers.clear()
+        self.post(method, url, **headers)
+        until_s = monotonic() + self._timeout_s
+        while not self.answers:
+            if self.failure:
+                raise self.failure
+            left_s = until_s - monotonic()
+            if self.has_ended or left_s <= 0:
+                self._give_up(errors.Closed() if self.has_ended else errors.ConnectTimeout())
+            elif self.stream.is_endless and not self._is_ready(monotonic() + min(QUIET_S, left_s)):
+                self.stream.finish()
+                self.attend()
+            elif self._is_ready(until_s):
+                self._read_early()
+        return self.answers.pop(0)
+
+    def _give_up(self, failure: errors.CaptureError) -> None:
+        """Unless what has come of the answer will do."""
+        self.stream.finish()
+        self.attend()
+        if not self.answers:
+            self.failure = failure
+
+    def _is_ready(self, until_s: float) -> bool:
+        events = select.POLLIN | (select.POLLOUT if self._unsent else 0)
+        return self.connection.has_more or wait(self.connection.fileno(), events, self._stop, until_s)
+
+    def _read_early(self) -> None:
+        self.flush()
+        self.stream.rewind()
+        self.read()
+        for packet in self.stream.take():
+            self._early_bytes += len(packet)
+            if self._early_bytes <= MAX_EARLY_BYTES:
+                self._early.append(bytes(packet))
+        del self.stream.reports[:-MAX_EARLY_REPORTS]
+        self.attend()
+
+    def _send(self, data: bytes) -> None:
+        self._unsent += data
+        self.flush()
+        if len(self._unsent) > MAX_UNSENT_BYTES:
+            self.failure = errors.Closed("The camera takes nothing in any more.")
+
+    def _serve(self, request: Message) -> None:
+        is_known = request.method in _ANSWERED
+        status, reason = (200, "OK") if is_known else (405, "Method Not Allowed")
+        headers = {"Session": self.session} if self.session else {}
+        self._send(pack_answer(status, reason, request.header("cseq"), headers))
+        if request.method in _ENDING or _notice(request) in _END_NOTICES:
+            self.failure = errors.Closed("The camera ended the session.")
+
+    def _connect(self) -> Connection:
+        tls_host = self._address.host if self._address.scheme == "rtsps" else None
+        return connect(self._ips, self._address.port, tls_host, self._stop, self._timeout_s)
+
+
+def _notice(request: Message) -> int:
+    code = (request.header("x-notice") or request.header("notice"))[:4]
+    return int(code) if code.isascii() and code.isdigit() else 0

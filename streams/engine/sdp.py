@@ -1,0 +1,195 @@
+"""A session description, as cameras write it, to the video tracks in it. Pure.
+
+What cameras get wrong, and is read all the same: lines that RFC 4566 requires are missing (retina #33 #52,
+go2rtc #679) or stand in the wrong section (go2rtc's TestBugSDP1 and 2), `a=fmtp:96` and `m=... (null)` with
+nothing to say (retina #70, rtsp-client-android #90), text that is not UTF-8.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+VIDEO_CLOCK_RATE_HZ = 90_000  # RFC 3551 section 5: of all static video types, and of every codec here
+KNOWN_ENCODINGS = frozenset({"H264", "H265", "MP4V-ES", "JPEG"})
+_STATIC_ENCODINGS = {25: "CELB", 26: "JPEG", 28: "NV", 31: "H261", 32: "MPV", 33: "MP2T", 34: "H263"}  # RFC 3551
+# A dynamic type without rtpmap is told by what its fmtp speaks of: RFC 7798, 6184 and 6416.
+_TELLING = (("sprop-vps", "H265"), ("sprop-parameter-sets", "H264"), ("config", "MP4V-ES"))
+_MAX_PAYLOAD_TYPE = 127
+_MAX_CLOCK_RATE_HZ = 10_000_000
+_MAX_FRAME_RATE_FPS = 1000.0
+
+_RTPMAP = re.compile(r"\s*(\d{1,3})\s+([^\s/]+)\s*(?:/\s*(\d{1,9}))?")
+_FMTP = re.compile(r"\s*(\d{1,3})\s+(.*)")
+_ABSOLUTE = re.compile(r"rtsps?://", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^\x21\x23-\x7e]")  # a quote would end the uri="..." of a Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One video track. `control` is the absolute URL to SETUP; like any camera URL it may hold a secret."""
+
+    encoding: str
+    """Upper case: "H264", "H265", "MP4V-ES", "JPEG" and others; empty where nothing tells."""
+    payload_type: int
+    clock_rate: int
+    """Hz."""
+    control: str = field(repr=False)
+    fmtp: Mapping[str, str]
+    """Names in lower case, values as sent."""
+    frame_rate_fps: float | None
+
+
+@dataclass(slots=True)
+class _Section:
+    """One m= line, or what stands before the first, with its attributes in order."""
+
+    media: str = ""
+    payload_types: list[int] = field(default_factory=list)
+    attributes: list[tuple[str, str]] = field(default_factory=list)
+
+    def value(self, *names: str) -> str:
+        """Of the first such attribute that has one."""
+        return next((value for name, value in self.attributes if name in names and value), "")
+
+    def values(self, name: str) -> list[str]:
+        return [value for found, value in self.attributes if found == name]
+
+
+def parse(text: bytes, base_url: str) -> tuple[Track, ...]:
+    """The video tracks, in order, for SETUP against `base_url`; () where there is none. Never raises.
+
+    A track marked sendonly is a backchannel as ONVIF has it, for us to send on, unless no other track is
+    video: some cameras mean themselves (go2rtc #771). An inactive one is likewise the last choice.
+    """
+    general, *sections = _sections(text)
+    base_url = _base(general, base_url)
+    video = [section for section in sections if section.media == "video"]
+    for_us = [section for section in video if not {"sendonly", "inactive"} & {name for name, _ in section.attributes}]
+    return tuple(_track(section, [general, *sections], base_url) for section in for_us or video)
+
+
+def aggregate_control(text: bytes, base_url: str) -> str:
+    """The URL to PLAY and TEARDOWN: RFC 2326 C.1.1."""
+    general = _sections(text)[0]
+    return join(_base(general, base_url), general.value("control"))
+
+
+def join(base_url: str, control: str) -> str:
+    """A control value made absolute. Appended, not resolved as RFC 3986 says: a base often has a query or no
+    slash at its end, and servers want the track after all of it (so do libav, GStreamer and gortsplib).
+    """
+    control = control.strip()
+    if not control or control == "*":
+        return base_url
+    if _ABSOLUTE.match(control):
+        return plain_url(control)
+    control = _UNSAFE.sub(_quoted, control)
+    if control.startswith("?"):
+        return base_url + control
+    return f"{base_url.removesuffix('/')}/{control.removeprefix('/')}"
+
+
+def plain_url(text: str) -> str:
+    """An RTSP URL as a request may hold it, empty where the text is none: no credentials, no white space.
+
+    Some cameras name the scheme twice: `rtsp://rtsp://camera/` (go2rtc #208).
+    """
+    found = _ABSOLUTE.match(text.strip())
+    if not found:
+        return ""
+    rest = text.strip()[found.end() :]
+    if _ABSOLUTE.match(rest):
+        return plain_url(rest)
+    authority, slash, path = rest.partition("/")
+    return _UNSAFE.sub(_quoted, found[0].lower() + authority.rpartition("@")[2] + slash + path)
+
+
+def _base(general: _Section, base_url: str) -> str:
+    """An absolute session-level control is the base of its tracks, as libav and GStreamer have it."""
+    control = general.value("control")
+    return join(base_url, control) if _ABSOLUTE.match(control) else base_url
+
+
+def _quoted(match: re.Match[str]) -> str:
+    """A description is read as Latin-1: each character is the byte that was sent."""
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("latin-1", "replace"))
+
+
+def _sections(text: bytes) -> list[_Section]:
+    """The first holds what stands before any m= line."""
+    sections = [_Section()]
+    for line in re.split(r"[\r\n]+", text.decode("latin-1")):
+        kind, _, value = line.replace("\0", "").strip().partition("=")
+        kind = kind.strip().lower()
+        if kind == "m":
+            sections.append(_media(value))
+        elif kind == "a":
+            name, _, rest = value.partition(":")
+            sections[-1].attributes.append((name.strip().lower(), rest.strip()))
+    return sections
+
+
+def _media(value: str) -> _Section:
+    """`video 0 RTP/AVP 96 97`; what is no number is left out."""
+    words = value.split()
+    types = [_whole(word) for word in words[3:]]
+    return _Section((words or [""])[0].lower(), [each for each in types if 0 <= each <= _MAX_PAYLOAD_TYPE])
+
+
+def _track(section: _Section, sections: list[_Section], base_url: str) -> Track:
+    rtpmaps = _rtpmaps(section)
+    types = section.payload_types or list(rtpmaps) or [0]
+    if len(rtpmaps) == 1 and not rtpmaps.keys() & set(types):  # speaks of another type than the m= line
+        rtpmaps = {types[0]: next(iter(rtpmaps.values()))}
+    formats = {each: _fmtp(each, section, sections) for each in types}
+    encodings = {each: rtpmaps[each][0] if each in rtpmaps else _guess(each, formats[each]) for each in types}
+    chosen = next((each for each in types if encodings[each] in KNOWN_ENCODINGS), types[0])
+    return Track(
+        encoding=encodings[chosen],
+        payload_type=chosen,
+        clock_rate=rtpmaps[chosen][1] if chosen in rtpmaps else VIDEO_CLOCK_RATE_HZ,
+        control=join(base_url, section.value("control")),
+        fmtp=formats[chosen],
+        frame_rate_fps=_frame_rate_fps(section.value("framerate", "x-framerate")),
+    )
+
+
+def _rtpmaps(section: _Section) -> dict[int, tuple[str, int]]:
+    """Encoding and clock rate in Hz of each payload type."""
+    found: dict[int, tuple[str, int]] = {}
+    for value in section.values("rtpmap"):
+        if match := _RTPMAP.match(value):
+            rate_hz = _whole(match[3] or "")
+            is_rate = 0 < rate_hz <= _MAX_CLOCK_RATE_HZ
+            found.setdefault(int(match[1]), (match[2].upper(), rate_hz if is_rate else VIDEO_CLOCK_RATE_HZ))
+    return found
+
+
+def _fmtp(payload_type: int, section: _Section, sections: Iterable[_Section]) -> dict[str, str]:
+    """Some cameras put it below the wrong m= line (AlexxIT/WebRTC #419)."""
+    for each in (section, *sections):
+        for value in each.values("fmtp"):
+            match = _FMTP.match(value)
+            if match and int(match[1]) == payload_type:
+                pairs = (part.partition("=") for part in match[2].split(";"))
+                return {name.strip().lower(): value.strip() for name, _, value in pairs if name.strip()}
+    return {}
+
+
+def _guess(payload_type: int, fmtp: Mapping[str, str]) -> str:
+    told = next((encoding for name, encoding in _TELLING if name in fmtp), "")
+    return _STATIC_ENCODINGS.get(payload_type, told)
+
+
+def _frame_rate_fps(text: str) -> float | None:
+    try:
+        rate_fps = float(text.replace(",", "."))
+    except ValueError:
+        return None
+    return rate_fps if math.isfinite(rate_fps) and 0 < rate_fps <= _MAX_FRAME_RATE_FPS else None
+
+
+def _whole(text: str) -> int:
+    """-1 where it is none; `int` alone would take "+1" and letters that are digits elsewhere."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
