@@ -44,6 +44,7 @@ class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "transport",
         "status",
         "status_at",
+        "notices_shown",
         "last_error",
         "attempt",
         "next_attempt_at",
@@ -55,6 +56,7 @@ class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "url",
         "status",
         "status_at",
+        "notices_shown",
         "last_error",
         "attempt",
         "next_attempt_at",
@@ -81,6 +83,10 @@ class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             return NOTHING
         text = f"{stream.error_code}: {stream.error_text}"
         return format_html('<div style="min-width:16rem">{}</div>', text)
+
+    @admin.display(description="notices")
+    def notices_shown(self, stream: Stream) -> str:
+        return " ".join(stream.notice_words) or NOTHING
 
     @admin.display(description="captures", ordering="capture_count")
     def captures_link(self, stream: Stream) -> SafeString:
@@ -182,8 +188,11 @@ class CaptureAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
         "samples",
         "missed",
         "rejected",
+        "repeated",
         "connections",
         "last_sample_at",
+        "late_p50_s",
+        "late_p95_s",
         "host_name",
     )
 

@@ -6,6 +6,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from .engine.address import MAX_NAME_LENGTH, MAX_URL_LENGTH, Address, join
+from .engine.notices import Notice
 from .fields import EncryptedTextField
 
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
@@ -88,6 +89,9 @@ class Stream(CaptureSettings):
     error_text = models.CharField("last error", max_length=300, blank=True)
     attempt = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(null=True, blank=True)
+    notices = models.CharField(
+        max_length=100, blank=True, help_text="What is worth saying of the capture: codes, with commas between."
+    )
 
     class Meta:
         ordering = ("name",)
@@ -98,6 +102,11 @@ class Stream(CaptureSettings):
     @property
     def address(self) -> Address:
         return join(self.url, self.credentials)
+
+    @property
+    def notice_words(self) -> list[str]:
+        """Each notice as one sentence."""
+        return [Notice(code).words for code in self.notices.split(",") if code]
 
 
 class Capture(CaptureSettings):
@@ -121,9 +130,16 @@ class Capture(CaptureSettings):
 
     samples = models.PositiveBigIntegerField(default=0)
     missed = models.PositiveBigIntegerField(default=0)
-    rejected = models.PositiveBigIntegerField(default=0)
+    rejected = models.PositiveBigIntegerField(
+        default=0, help_text="Pictures that loss or damage made unfit to be samples."
+    )
+    repeated = models.PositiveBigIntegerField(default=0, help_text="Samples that were copies of another one.")
     connections = models.PositiveBigIntegerField(default=0)
     last_sample_at = models.DateTimeField(null=True, blank=True)
+    late_p50_s = models.FloatField(
+        "median lateness (s)", null=True, blank=True, help_text="Stream time from the due time to the sample."
+    )
+    late_p95_s = models.FloatField("95th percentile of lateness (s)", null=True, blank=True)
     grid = models.ImageField(upload_to="grids/", blank=True)
 
     class Meta:

@@ -96,7 +96,7 @@ def stop(stream: Stream) -> Capture | None:
         if capture.stop_requested_at is None:
             Capture.objects.filter(pk=capture.pk).update(stop_requested_at=Now(), ending=Ending.STOPPED)
             Stream.objects.filter(pk=stream.pk).update(
-                status=Status.STOPPING, status_at=Now(), attempt=0, next_attempt_at=None
+                status=Status.STOPPING, status_at=Now(), attempt=0, next_attempt_at=None, notices=""
             )
             _nudge("finish", capture.pk)
             log.info("stream=%s capture=%s stop requested", stream.name, capture.pk)
@@ -111,7 +111,7 @@ def _start(stream: Stream, wish: Wish) -> Started:
     stream.credentials = wish.address.secret
     stream.interval_s, stream.count, stream.transport = wish.interval_s, wish.count, wish.transport
     stream.status, stream.status_at = Status.QUEUED, datetime.now(UTC)
-    stream.error_code = stream.error_text = ""
+    stream.error_code = stream.error_text = stream.notices = ""
     stream.attempt, stream.next_attempt_at = 0, None
     stream.save()
     capture = Capture.objects.create(
@@ -206,11 +206,12 @@ class Totals:
     samples: int = 0
     missed: int = 0
     rejected: int = 0
+    repeated: int = 0
     connections: int = 0
 
     @classmethod
     def of(cls, capture: Capture) -> "Totals":
-        return cls(capture.samples, capture.missed, capture.rejected, capture.connections)
+        return cls(capture.samples, capture.missed, capture.rejected, capture.repeated, capture.connections)
 
 
 def checkpoint(claim: Claim, base: Totals, report: Report) -> frozenset[int]:
@@ -325,10 +326,12 @@ def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
         "samples": base.samples + counters.samples,
         "missed": base.missed + counters.missed,
         "rejected": base.rejected + counters.rejected,
+        "repeated": base.repeated + counters.repeated,
         "connections": base.connections + counters.connections,
     }
     if counters.last_sample_at is not None:
         fields["last_sample_at"] = _moment(counters.last_sample_at)
+        fields |= {"late_p50_s": counters.late_p50_s, "late_p95_s": counters.late_p95_s}
     if status.error_code:
         fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
     if not claim.rows().update(**fields):
@@ -348,6 +351,7 @@ def _save_frames(claim: Claim, report: Report, frames: list[Frame]) -> list[Fram
 def _save_status(claim: Claim, status: EngineStatus) -> None:
     """A stream that is being stopped says so until it is finished; the last error stays until the next start."""
     fields: dict[str, Any] = {"status": status.state.value, "attempt": status.attempt}
+    fields["notices"] = ",".join(status.notices)
     fields["next_attempt_at"] = None if status.next_attempt_at is None else _moment(status.next_attempt_at)
     if status.error_code:
         fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
@@ -358,7 +362,7 @@ def _save_status(claim: Claim, status: EngineStatus) -> None:
 def _queue_again(capture_id: int) -> None:
     """The stream waits for a host, unless it is being stopped."""
     rows = Stream.objects.filter(captures=capture_id).exclude(status=Status.STOPPING)
-    rows.update(status=Status.QUEUED, status_at=Now(), attempt=0, next_attempt_at=None)
+    rows.update(status=Status.QUEUED, status_at=Now(), attempt=0, next_attempt_at=None, notices="")
 
 
 def _set_status(stream_id: int, status: Status, error_code: str, error_text: str) -> None:
@@ -369,6 +373,7 @@ def _set_status(stream_id: int, status: Status, error_code: str, error_text: str
         error_text=error_text,
         attempt=0,
         next_attempt_at=None,
+        notices="",
     )
 
 

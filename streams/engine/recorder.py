@@ -36,7 +36,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _HARMLESS = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR"})
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
+_CONTEXT.set_forkserver_preload([f"{__package__}.preload"])
 
 
 def record(settings: Settings, seed: Seed, link: socket.socket) -> None:

@@ -1,25 +1,39 @@
-"""Packets in, due frames out.
+"""Packets in, due frames out, and nothing decoded that no sample needs.
 
-A sample is due every `interval_s` of stream time; it is the first clean frame at or after that moment.
-This sampler decodes every packet; which of them it could leave undecoded is nobody's business but its own.
+A sample is due every `interval_s` of stream time. It is the first clean frame at or after that moment; where key
+frames come at least as often as samples are due it is the first clean key frame, which is one picture to decode.
+
+    waiting     pictures since the last key frame, undecoded: `_group`
+    chain       a decoder and what it was given, from a key frame on
+    candidate   the earliest waiting picture at or after the due time; certain once no picture that is shown
+                before it can still come (B-frames arrive after pictures that are shown later)
+
+A picture that was lost or damaged taints all that follows until the next whole key frame: copies of damage carry
+no flag. How many packets of which feed are decoded is in docs/engine.md.
 """
 
-import itertools
-from collections.abc import Iterator
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from av.video.frame import VideoFrame
 
-from .errors import Undecodable
-from .feed import MICROSECOND, Decoder, Packet
+from .chain import Chain, Waiting
+from .decoder import Decoder
+from .feed import Packet
+from .stream_clock import StreamClock
 
-# Stream time and the arrival clock may differ by this much before the sender's timestamps are given up:
-# more than any burst at the start or after a stall that is not yet a lost connection.
-MAX_DRIFT_S = 15.0
-# A step back within this is re-ordering (B-frames), a step ahead within this is jitter.
-MAX_STEP_S = 1.5
 # A frame this little before the due time counts as at it: timestamps are rounded, to 1/90000 s by RTP.
 TOLERANCE_S = 0.001
+# A key frame this late after its usual distance does not come in time: the sample is taken from what is there.
+PATIENCE_S = 0.5
+# Key frame distances that are remembered: smart codecs change them with what moves.
+REMEMBERED_KEYS = 4
+# Of pictures that wait undecoded: 16 s at 4 Mbit/s.
+MAX_WAITING_BYTES = 8 << 20
+# No key frame for so long: begin without one. The longest distance that is a default is 10 s (zoneminder #4182).
+NO_KEY_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,76 +41,45 @@ class Sample:
     frame: VideoFrame
     stream_s: float
     """Stream time since the connection's first frame."""
+    due_s: float
+    """Stream time at which the sample was due."""
     arrived_at: float
     """Wall clock, seconds since 1970 UTC."""
-
-
-class StreamClock:
-    """Stream time of one connection, rebuilt from differences: it begins at 0 and never trusts a jump.
-
-    Timestamps that are missing take the packet's duration, or else the time between arrivals. Timestamps that
-    stand still or run fast for MAX_DRIFT_S are given up for the rest of the connection in favour of arrivals.
-    """
-
-    def __init__(self) -> None:
-        self._offset_s: float | None = None
-        self._last_s = 0.0
-        self._last_arrived_s: float | None = None
-        self._begun_s = 0.0
-        self.trusts_timestamps = True
-
-    def at(self, packet: Packet) -> float:
-        if self._last_arrived_s is None:
-            self._begun_s = self._last_arrived_s = packet.arrived_s
-            stream_s = self._from(packet, 0.0)
-        else:
-            stream_s = self._next(packet, packet.arrived_s - self._last_arrived_s)
-        self._last_arrived_s = packet.arrived_s
-        self._last_s = max(self._last_s, stream_s)
-        self._check_drift(packet)
-        return stream_s
-
-    def _next(self, packet: Packet, waited_s: float) -> float:
-        if not self.trusts_timestamps:
-            return self._last_s + waited_s
-        step_s = packet.duration_s or waited_s
-        if packet.pts_s is None:
-            return self._last_s + step_s
-        if self._offset_s is None:
-            return self._from(packet, self._last_s + step_s)
-        stream_s = packet.pts_s + self._offset_s
-        if self._last_s - MAX_STEP_S <= stream_s <= self._last_s + waited_s + MAX_STEP_S:
-            return stream_s
-        return self._from(packet, self._last_s + max(step_s, waited_s))
-
-    def _from(self, packet: Packet, stream_s: float) -> float:
-        """Count from here: this packet's timestamp means `stream_s`."""
-        if packet.pts_s is not None:
-            self._offset_s = stream_s - packet.pts_s
-        return stream_s
-
-    def _check_drift(self, packet: Packet) -> None:
-        drift_s = self._last_s - (packet.arrived_s - self._begun_s)
-        if abs(drift_s) > MAX_DRIFT_S:
-            self.trusts_timestamps = False
+    sources: tuple[bytes, ...] = field(default=(), repr=False)
+    """The coded pictures that it was decoded from, in order; empty if they were too many to be kept."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """`clean` and `rejected`: decoded frames that may be scored or not; `missed`: due times without a frame."""
+    """Pictures `received`; of these `decoded`, and `rejected`: unfit, something before them or of them was lost or
+    damaged. `missed`: due times without a sample."""
 
-    clean: int = 0
+    received: int = 0
+    decoded: int = 0
     rejected: int = 0
     missed: int = 0
 
 
-@dataclass(slots=True)
-class _Held:
-    """A frame that is shown before others which were decoded before it (B-frames): it may copy from those,
-    so their flags, which come later, decide about it too. `before`: their presentation times."""
+class KeyFrames:
+    """The distance of key frames, as observed."""
 
-    sample: Sample
-    before: set[int]
+    def __init__(self) -> None:
+        self._gaps_s: deque[float] = deque(maxlen=REMEMBERED_KEYS)
+        self.last_s: float | None = None
+
+    def note(self, stream_s: float) -> None:
+        if self.last_s is not None:
+            self._gaps_s.append(stream_s - self.last_s)
+        self.last_s = stream_s
+
+    def note_loss(self) -> None:
+        """The next one may not be the next that was sent."""
+        self.last_s = None
+
+    @property
+    def spacing_s(self) -> float | None:
+        """The longest of late; None as long as that is unknown."""
+        return max(self._gaps_s) if self._gaps_s else None
 
 
 @dataclass(slots=True)
@@ -104,85 +87,289 @@ class Sampler:
     """One connection's sampling: a new connection needs a new one, but may go on with the same counts."""
 
     interval_s: float
-    decoder: Decoder
+    open_decoder: Callable[[], Decoder]
     counts: Counts = field(default_factory=Counts)
+    decodes_all: bool = False
+    """Whether there is no key frame to begin with, so that every picture has to be decoded."""
+    has_begun: bool = False
+    """Whether a picture has come that decoding can begin with."""
+    on_decoded: Callable[[], None] = lambda: None
     _clock: StreamClock = field(default_factory=StreamClock)
-    _has_begun: bool = False
-    _clean_from_us: int | None = None
-    _first_s: float | None = None
-    _due_s: float = 0.0
-    _arrivals: dict[int, float] = field(default_factory=dict)
-    _held: list[_Held] = field(default_factory=list)
+    _keys: KeyFrames = field(default_factory=KeyFrames)
+    _number: int = 0
+    _last_number: int = 0
+    _ahead_s: float = -math.inf
+    _due_s: float = -math.inf
+    _keyless_since_s: float | None = None
+    _is_open: bool = False
+    _is_tainted: bool = False
+    _is_closing: bool = False
+    _group: list[Waiting] = field(default_factory=list)
+    _group_bytes: int = 0
+    _chain: Chain | None = None
+    _candidate: Waiting | None = None
+    _key_candidate: Waiting | None = None
+    _is_certain: bool = False
+    _is_refused: bool = False
 
     def push(self, packet: Packet) -> Iterator[Sample]:
-        """Take the next packet of the connection; the samples that it completes."""
-        stream_us = round(self._clock.at(packet) * MICROSECOND)
-        self._watch(packet, stream_us)
-        for frame in self._decode(packet, stream_us):
-            yield from self._take(frame, stream_us if frame.pts is None else frame.pts, packet)
+        """Take the next picture of the connection; the samples that it completes."""
+        waiting = self._place(packet)
+        if packet.follows_loss or not packet.is_whole:
+            yield from self._close()
+            self._taint()
+        if not self._may_wait(waiting):
+            self.counts.rejected += self._is_tainted
+            return
+        self._append(waiting)
+        yield from self._serve()
+        if self._group_bytes > MAX_WAITING_BYTES:
+            yield from self._relieve()
+        self._trim()
 
-    def _take(self, frame: VideoFrame, frame_us: int, packet: Packet) -> Iterator[Sample]:
-        arrived_at, before = self._arrival_of(frame_us, packet)
-        if frame.is_corrupt:
-            self._clean_from_us = None
-            self._drop_copies_of(frame_us)
-        for held in self._held:
-            held.before.discard(frame_us)
-        if self._clean_from_us is None or frame_us < self._clean_from_us:
-            self.counts.rejected += 1
-        else:
-            self._held.append(_Held(Sample(frame, frame_us / MICROSECOND, arrived_at), before))
-        yield from self._release()
+    def refuse(self) -> None:
+        """The sample that `push` has just given is damaged after all: another one is due in its place."""
+        self._is_refused = True
 
-    def _release(self) -> Iterator[Sample]:
-        """Of the frames that nothing can speak against any more those that are due."""
-        while self._held and not self._held[0].before:
-            sample = self._held.pop(0).sample
-            self.counts.clean += 1
-            if self._is_due(sample.stream_s):
-                yield sample
+    # --- where a picture belongs ---
 
-    def _drop_copies_of(self, frame_us: int) -> None:
-        kept = [held for held in self._held if frame_us not in held.before]
-        self.counts.rejected += len(self._held) - len(kept)
-        self._held = kept
+    def _place(self, packet: Packet) -> Waiting:
+        stream_s = self._clock.at(packet.pts_s, packet.arrived_s, packet.duration_s)
+        is_ahead = stream_s > self._ahead_s
+        self._ahead_s = max(self._ahead_s, stream_s)
+        self._number += 1
+        self.counts.received += 1
+        return Waiting(self._number, packet, stream_s, is_ahead)
 
-    def _watch(self, packet: Packet, stream_us: int) -> None:
-        """Damage taints all that follows, until the next whole key frame: copies of damage carry no flag."""
-        if packet.is_damaged:
-            self._clean_from_us = None
-        elif packet.is_key:
-            self._has_begun = True
-            if self._clean_from_us is None:
-                self._clean_from_us = stream_us
+    def _may_wait(self, waiting: Waiting) -> bool:
+        """Whether it can be decoded, in its turn."""
+        packet = waiting.packet
+        self.has_begun |= packet.is_key
+        if packet.is_key and packet.is_whole:
+            if self.decodes_all:
+                self._forget_group()
+            self._keys.note(waiting.stream_s)
+            self._is_open, self._is_tainted, self.decodes_all = True, False, False
+            self._keyless_since_s = None
+        elif not self._is_open and packet.is_whole and self._is_beyond_keys(waiting):
+            self._is_open, self._is_tainted, self.decodes_all = True, False, True
+        return self._is_open
 
-    def _decode(self, packet: Packet, stream_us: int) -> list[VideoFrame]:
-        if not self._has_begun:
-            return []
-        self._arrivals[stream_us] = packet.arrived_at
-        try:
-            return self.decoder.decode(packet, stream_us)
-        except Undecodable:
-            self._arrivals.pop(stream_us, None)
-            self._clean_from_us = None
-            return []
+    def _is_beyond_keys(self, waiting: Waiting) -> bool:
+        """Without key frames: begin where a gradual refresh does, or anywhere if there is no sign of one either."""
+        if self._keyless_since_s is None:
+            self._keyless_since_s = waiting.stream_s
+        if self._keys.spacing_s is None and waiting.packet.is_refresh:
+            self.has_begun = True
+            return True
+        return waiting.stream_s - self._keyless_since_s > max(NO_KEY_S, (self._keys.spacing_s or 0.0) + PATIENCE_S)
 
-    def _arrival_of(self, frame_us: int, packet: Packet) -> tuple[float, set[int]]:
-        """When the frame's packet came, and which packets fed before it have not given their frame yet."""
-        before = set(itertools.takewhile(lambda fed_us: fed_us != frame_us, self._arrivals))
-        arrived_at = self._arrivals.pop(frame_us, packet.arrived_at)
-        for lost_us in [fed_us for fed_us in self._arrivals if fed_us < frame_us]:
-            del self._arrivals[lost_us]
-            before.discard(lost_us)
-            self._drop_copies_of(lost_us)
-        return arrived_at, before
+    def _append(self, waiting: Waiting) -> None:
+        self._group.append(waiting)
+        self._last_number = waiting.number
+        self._group_bytes += len(waiting.packet.data)
+        self._consider(waiting)
 
-    def _is_due(self, frame_s: float) -> bool:
-        if self._first_s is None:
-            self._first_s = self._due_s = frame_s
-        if frame_s < self._due_s - TOLERANCE_S:
+    def _taint(self) -> None:
+        self._keys.note_loss()
+        self._forget_group()
+        self._is_open = False
+        self._is_tainted = True
+
+    def _forget_group(self) -> None:
+        self._group, self._group_bytes, self._chain = [], 0, None
+        self._seek()
+
+    def _trim(self) -> None:
+        """Nothing before a key frame is needed to decode what follows."""
+        if self._candidate is not None or self._is_awaiting_frame():
+            return
+        for index in range(len(self._group) - 1, -1, -1):
+            if self._group[index].packet.is_key:
+                if index or self._chain:
+                    self._drop(index)
+                    self._chain = None
+                return
+
+    def _drop(self, count: int) -> None:
+        self._group_bytes -= sum(len(waiting.packet.data) for waiting in self._group[:count])
+        del self._group[:count]
+
+    def _relieve(self) -> Iterator[Sample]:
+        """Too much waits: if a key frame is the next sample anyhow forget it, else decode it."""
+        if self._takes_key_frames():
+            self._forget_group()
+            self._is_open = False
+        elif self._group:
+            yield from self._decode(self._group[-1], is_alone=False)
+
+    # --- which picture is the next sample ---
+
+    def _seek(self) -> None:
+        self._candidate = self._key_candidate = None
+        self._is_certain = False
+        for waiting in self._group:
+            self._consider(waiting)
+
+    def _consider(self, waiting: Waiting) -> None:
+        if waiting.is_ahead and self._candidate is not None:
+            self._is_certain = True
+        if waiting.stream_s < self._due_s - TOLERANCE_S or not waiting.gives_frame:
+            return
+        if self._candidate is None or (waiting.stream_s < self._candidate.stream_s and not self._is_certain):
+            self._candidate = waiting
+            self._is_certain = waiting.stream_s <= self._due_s + TOLERANCE_S
+        if self._key_candidate is None and (waiting.packet.is_key or self._is_second_field(waiting)):
+            self._key_candidate = waiting
+
+    def _is_second_field(self, waiting: Waiting) -> bool:
+        """Of a key frame whose first field was a picture of its own and gave no frame."""
+        index = waiting.number - self._group[0].number
+        return index > 0 and self._group[index - 1].packet.is_key and not self._group[index - 1].gives_frame
+
+    def _target(self) -> Waiting | None:
+        """The picture that is the next sample, as soon as that is certain."""
+        if self._takes_key_frames():
+            return self._key_candidate
+        is_certain = self._is_certain or self._is_closing or self._due_s == -math.inf
+        return self._candidate if is_certain else None
+
+    def _takes_key_frames(self) -> bool:
+        spacing_s, last_s = self._keys.spacing_s, self._keys.last_s
+        if spacing_s is None or self.decodes_all or spacing_s > self.interval_s + TOLERANCE_S:
             return False
-        passed = int((frame_s - self._due_s + TOLERANCE_S) / self.interval_s)
-        self.counts.missed += passed
-        self._due_s += (passed + 1) * self.interval_s
-        return True
+        return last_s is None or self._ahead_s - last_s <= spacing_s + PATIENCE_S
+
+    def _is_last_of_group(self, target: Waiting) -> bool:
+        """Whether no other sample is expected of the target's group, so that its decoder is of no more use.
+
+        Once the next key frame is late nothing is expected any more: no group is begun more than twice.
+        """
+        if self.decodes_all:
+            return False
+        if self._due_s == -math.inf or self._takes_key_frames():
+            return True
+        spacing_s, last_s = self._keys.spacing_s, self._keys.last_s
+        if spacing_s is None or last_s is None:
+            return False
+        ends_s = last_s + spacing_s - 2 * TOLERANCE_S
+        return self._ahead_s < ends_s <= self._due_after(target.stream_s)[0]
+
+    # --- decoding ---
+
+    def _serve(self) -> Iterator[Sample]:
+        """Decode what is certain."""
+        while (target := self._next()) is not None:
+            if not self._is_awaiting_frame():
+                self._begin_anew(target)
+            yield from self._decode(target, is_alone=self._chain is None and self._is_last_of_group(target))
+
+    def _next(self) -> Waiting | None:
+        if self._group and (self.decodes_all or self._is_awaiting_frame()):
+            return self._group[-1]
+        return self._target()
+
+    def _is_awaiting_frame(self) -> bool:
+        return self._chain is not None and self._chain.awaits(self._due_s - TOLERANCE_S)
+
+    def _decode(self, target: Waiting, *, is_alone: bool) -> Iterator[Sample]:
+        """Decode up to the target. `is_alone`: with a decoder of its own that is left afterwards, so the group is
+        kept for the case that another sample comes of it; else the decoder takes the pictures over and stays."""
+        chain = self._chain or Chain(self.open_decoder(), is_gradual=self.decodes_all)
+        count = self._feed(chain, target)
+        if is_alone or chain.damaged_from is not None:
+            chain.finish()
+        due_s = self._due_s
+        yield from self._samples(chain, is_alone=is_alone)
+        if chain.damaged_from is not None:
+            self._spoil(chain.damaged_from)
+        elif is_alone:
+            target.gives_frame = self._due_s != due_s
+        else:
+            self._chain = chain
+            self._drop(count)
+        self._seek()
+
+    def _begin_anew(self, target: Waiting) -> None:
+        """At the target's key frame, if it has come since the chain got as far as it is."""
+        index = self._key_before(target)
+        if index is not None:
+            self._drop(index)
+            self._chain = None
+
+    def _feed(self, chain: Chain, target: Waiting) -> int:
+        """Decode what the target needs; how many pictures of the group are behind it then."""
+        end = target.number - self._group[0].number + 1
+        for waiting in self._group[:end]:
+            if self._is_needed(waiting, chain) and chain.damaged_from is None:
+                chain.feed(waiting)
+                self.counts.decoded += 1
+                self.on_decoded()
+        return end
+
+    def _key_before(self, target: Waiting) -> int | None:
+        """Index of the waiting key frame that the target needs; leading pictures need the one before their own."""
+        for index in range(target.number - self._group[0].number, -1, -1):
+            waiting = self._group[index]
+            if waiting.packet.is_key and waiting.stream_s <= target.stream_s:
+                return index
+        return None
+
+    def _is_needed(self, waiting: Waiting, chain: Chain) -> bool:
+        """Whatever others copy from, even if it is shown before the key frame: a clock that was set back looks so."""
+        return waiting.packet.is_reference or waiting.stream_s >= max(chain.begins_s, self._due_s - TOLERANCE_S)
+
+    def _samples(self, chain: Chain, *, is_alone: bool) -> Iterator[Sample]:
+        for waiting, frame in chain.frames():
+            if waiting.stream_s < self._due_s - TOLERANCE_S:
+                continue
+            due_s = self._due_s
+            self._due_s, missed = self._due_after(waiting.stream_s)
+            self.counts.missed += missed
+            yield self._sample(waiting, frame, due_s, chain)
+            if self._is_refused:
+                self._is_refused = False
+                self._due_s = due_s
+                self.counts.missed -= missed
+                chain.note_damage(waiting.number)
+            elif is_alone and chain.damaged_from is None:
+                return
+
+    def _sample(self, waiting: Waiting, frame: VideoFrame, due_s: float, chain: Chain) -> Sample:
+        return Sample(
+            frame,
+            stream_s=waiting.stream_s,
+            due_s=waiting.stream_s if due_s == -math.inf else due_s,
+            arrived_at=waiting.packet.arrived_at,
+            sources=chain.sources(waiting),
+        )
+
+    def _due_after(self, stream_s: float) -> tuple[float, int]:
+        """When the next sample is due after one at this stream time, and how many due times that leaves out."""
+        if self._due_s == -math.inf:
+            return stream_s + self.interval_s, 0
+        passed = int((stream_s - self._due_s + TOLERANCE_S) / self.interval_s)
+        return self._due_s + (passed + 1) * self.interval_s, passed
+
+    def _close(self) -> Iterator[Sample]:
+        """Nothing more can be added to the group: what of it is due is what is there."""
+        self._is_closing = True
+        yield from self._serve()
+        if self._chain and self._is_awaiting_frame():
+            chain = self._chain
+            chain.finish()
+            yield from self._samples(chain, is_alone=False)
+            if chain.damaged_from is not None:
+                self._spoil(chain.damaged_from)
+        self._is_closing = False
+
+    def _spoil(self, number: int) -> None:
+        """The picture of this number is damaged, so all are from there to the next key frame."""
+        self._chain = None
+        for index, waiting in enumerate(self._group):
+            if waiting.packet.is_key and waiting.number > number:
+                self.counts.rejected += waiting.number - number
+                self._drop(index)
+                return
+        self.counts.rejected += self._last_number - number + 1
+        self._taint()

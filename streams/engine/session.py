@@ -1,28 +1,36 @@
 """One capture: connect, sample, score, keep, reconnect, until told to stop."""
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from . import errors
 from .address import Address
 from .backoff import Backoff
-from .clock import Clock, SystemClock
-from .errors import CaptureError, Retry
+from .clock import Clock, Stop, Stopped, SystemClock
+from .copies import Copies
+from .errors import CaptureError, Retry, TransportRefused
 from .feed import Feed, Opener, Video, open_feed
+from .integrity import are_whole
 from .leaderboard import Leaderboard
+from .notices import Notice
 from .sampler import Counts, Sample, Sampler
-from .scoring import brightness
+from .scoring import brightness, fingerprint
 from .sheet import encode_frame
 
-# From the begin of a connection to its first packet: libav's own limit (feed.SOCKET_TIMEOUT_S) is for each answer.
-OPEN_S = 20.0
-# From one packet to the next; any packet counts as life.
-PACKET_S = 12.0
-# Packets come and no clean frame: two of the longest key frame distances in use (zoneminder #4182), and more.
-FRAME_S = 30.0
+# The feed keeps its own limits (rtsp.py, feed.py). These are for a thread that hangs inside C code all the same.
+OPEN_S = 30.0
+PACKET_S = 15.0
 CLOSE_S = 5.0
+# A sample was due and nothing clean could be decoded for so long.
+FRAME_S = 30.0
+# The same as long as no key frame has come: smart codecs send one in 48 s (1200 pictures) at the worst.
+KEY_FRAME_S = 120.0
+# Samples whose lateness is remembered.
+REMEMBERED = 1000
+OTHER = {"tcp": "udp", "udp": "tcp"}
 
 
 class State(StrEnum):
@@ -60,17 +68,25 @@ class Status:
     attempt: int = 0
     next_attempt_at: float | None = None
     video: Video | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Of this recorder alone, not of its forerunners. `rejected` counts frames."""
+    """Of this recorder alone, not of its forerunners.
+
+    `rejected`: pictures that loss or damage made unfit; `repeated`: samples that were copies of another one.
+    `late_p50_s`, `late_p95_s`: stream time from the due time to the sample, of the latest thousand.
+    """
 
     samples: int = 0
     missed: int = 0
     rejected: int = 0
+    repeated: int = 0
     connections: int = 0
     last_sample_at: float | None = None
+    late_p50_s: float | None = None
+    late_p95_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +126,7 @@ class Session:
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
-        self.stop = threading.Event()
+        self.stop = Stop()
         self._open = opener
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
@@ -121,11 +137,15 @@ class Session:
         self._board: Leaderboard[Picture | None] = Leaderboard(
             settings.count, ((number, score, None) for number, score in seed.board)
         )
+        self._copies = Copies(seed.board)
+        self._transport = settings.transport
         self._number = seed.samples
         self._status = Status()
         self._counts = Counts()
         self._samples = 0
+        self._repeated = 0
         self._connections = 0
+        self._late_s: deque[float] = deque(maxlen=REMEMBERED)
         self._last_sample_at: float | None = None
         self._healthy_since_s: float | None = None
         self._deadline: tuple[float, type[CaptureError]] | None = None
@@ -135,6 +155,13 @@ class Session:
         while not self.stop.is_set():
             try:
                 self._connect()
+            except Stopped:
+                return
+            except TransportRefused as error:
+                if self._transport == self.settings.transport:
+                    self._transport = OTHER[self._transport]
+                else:
+                    self._pause(error)
             except CaptureError as error:
                 if error.retry is Retry.NEVER:
                     self._set(Status(State.FAILED, error.code, str(error)))
@@ -175,7 +202,7 @@ class Session:
         self._healthy_since_s = None
         self._expect(OPEN_S, errors.ConnectTimeout)
         try:
-            with self._open(self.settings.address, self.settings.transport) as feed:
+            with self._open(self.settings.address, self._transport, self.stop) as feed:
                 self._connections += 1
                 try:
                     self._sample(feed)
@@ -185,36 +212,67 @@ class Session:
             self._deadline = None
 
     def _sample(self, feed: Feed) -> None:
-        sampler = Sampler(self.settings.interval_s, feed, self._counts)
-        clean, clean_s = self._counts.clean, self._clock.monotonic()
+        sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
+        sampled_s = self._clock.monotonic()
         for packet in feed.packets():
             if self.stop.is_set():
                 return
             self._expect(PACKET_S, errors.Stalled)
             for sample in sampler.push(packet):
-                self._keep(sample, feed.video.codec)
-            if self._counts.clean > clean:
-                clean, clean_s = self._counts.clean, self._clock.monotonic()
-            elif self._clock.monotonic() - clean_s > FRAME_S:
-                raise errors.Undecodable
+                if self._keep(sample, feed.codec):
+                    sampled_s = self._clock.monotonic()
+                    self._note(sample, feed.codec, sampler.decodes_all)
+                else:
+                    sampler.refuse()
+            self._check(sampler, self._clock.monotonic() - sampled_s)
 
-    def _keep(self, sample: Sample, codec: str) -> None:
+    def _check(self, sampler: Sampler, waited_s: float) -> None:
+        """Raises Undecodable once packets come and no sample for too long."""
+        is_late = waited_s > self.settings.interval_s + (FRAME_S if sampler.has_begun else KEY_FRAME_S)
+        if not is_late:
+            return
+        if sampler.has_begun:
+            raise errors.Undecodable
+        raise errors.Undecodable(f"The camera has sent no key frame for {KEY_FRAME_S:.0f} s.")
+
+    def _keep(self, sample: Sample, codec: str) -> bool:
+        """Score it; False if it would enter the leaderboard and is damaged."""
         frame = sample.frame
-        score = brightness(frame)
+        score, print_of_it = brightness(frame), fingerprint(frame)
+        is_copy = self._copies.note(score, print_of_it)
         number = self._number + 1
         picture = None
-        if self._board.accepts(score):
+        if not is_copy and self._board.accepts(score):
+            if not are_whole(codec, sample.sources):
+                return False
             jpeg = encode_frame(frame)
             picture = Picture(number, score, sample.arrived_at, frame.width, frame.height, jpeg)
         with self._lock:
             self._number = number
             self._samples += 1
+            self._repeated += is_copy
             self._last_sample_at = sample.arrived_at
-            if picture:
-                self._board.offer(number, score, picture)
+            self._late_s.append(max(0.0, sample.stream_s - sample.due_s))
+            if picture and self._board.offer(number, score, picture):
+                self._copies.enter(number, score, print_of_it)
+                self._copies.keep(number for number, _, _ in self._board.ranking())
+        return True
+
+    def _note(self, sample: Sample, codec: str, decodes_all: bool) -> None:
         if self._healthy_since_s is None:
             self._healthy_since_s = self._clock.monotonic()
-            self._set(Status(State.CAPTURING, video=Video(codec, frame.width, frame.height)))
+        notices = {
+            Notice.FROZEN: self._copies.is_frozen,
+            Notice.NO_KEY_FRAMES: decodes_all,
+            Notice.OTHER_TRANSPORT: self._transport != self.settings.transport,
+        }
+        status = Status(
+            State.CAPTURING,
+            video=Video(codec, sample.frame.width, sample.frame.height),
+            notices=tuple(notice for notice, holds in notices.items() if holds),
+        )
+        if status != self._status:
+            self._set(status)
 
     def _pause(self, error: CaptureError) -> None:
         since_s = self._healthy_since_s
@@ -227,6 +285,9 @@ class Session:
     def _expect(self, within_s: float, error: type[CaptureError]) -> None:
         self._deadline = (self._clock.monotonic() + within_s, error)
 
+    def _expect_picture(self) -> None:
+        self._expect(PACKET_S, errors.Undecodable)
+
     def _set(self, status: Status) -> None:
         with self._lock:
             self._status = status
@@ -237,6 +298,14 @@ class Session:
             samples=self._samples,
             missed=self._counts.missed,
             rejected=self._counts.rejected,
+            repeated=self._repeated,
             connections=self._connections,
             last_sample_at=self._last_sample_at,
+            late_p50_s=_quantile(self._late_s, 0.5),
+            late_p95_s=_quantile(self._late_s, 0.95),
         )
+
+
+def _quantile(values: Collection[float], share: float) -> float | None:
+    ordered = sorted(values)
+    return ordered[int(share * (len(ordered) - 1))] if ordered else None

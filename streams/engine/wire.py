@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .feed import Video
+from .notices import Notice
 from .session import Counters, Picture, Report, State, Status
 
 _LENGTHS = struct.Struct("!II")  # bytes of JSON, bytes of pictures
@@ -139,15 +140,17 @@ def _status(fields: dict[str, Any]) -> Status:
         error_text=str(fields["error_text"]),
         attempt=_whole(fields["attempt"]),
         next_attempt_at=None if next_at is None else _real(next_at),
+        notices=tuple(map(Notice, fields["notices"])),
         video=video and Video(str(video["codec"]), _whole(video["width"]), _whole(video["height"])),
     )
 
 
 def _counters(fields: dict[str, Any]) -> Counters:
-    last_at = fields["last_sample_at"]
     return Counters(
-        **{name: _whole(fields[name]) for name in ("samples", "missed", "rejected", "connections")},
-        last_sample_at=None if last_at is None else _real(last_at),
+        **{name: _whole(fields[name]) for name in ("samples", "missed", "rejected", "repeated", "connections")},
+        last_sample_at=_real_or_none(fields["last_sample_at"]),
+        late_p50_s=_real_or_none(fields["late_p50_s"]),
+        late_p95_s=_real_or_none(fields["late_p95_s"]),
     )
 
 
@@ -172,3 +175,7 @@ def _real(value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) < MAX_REAL:
         raise BadMessage("a number out of range")
     return float(value)
+
+
+def _real_or_none(value: Any) -> float | None:
+    return None if value is None else _real(value)

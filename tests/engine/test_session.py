@@ -4,9 +4,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -14,8 +12,9 @@ import pytest
 from streams.engine import errors
 from streams.engine.address import Address
 from streams.engine.backoff import Backoff
+from streams.engine.clock import Stop
 from streams.engine.errors import CaptureError
-from streams.engine.feed import Feed, Packet, Video
+from streams.engine.feed import Feed, Opener, Packet, Video
 from streams.engine.session import (
     FRAME_S,
     OPEN_S,
@@ -33,11 +32,10 @@ from tests.camera.mark import read_mark
 from tests.camera.viewer import wait_until
 
 from .builders import an_address, settings
-from .clip_feed import WALL_S, ClipFeed, later
+from .clip_feed import WALL_S, ClipFeed, later, packets_of
 
 PLAN = (40, 200, 90, 120, 60, 180)
 SCENE = Scene(320, 240, PLAN, fps=5, gop_s=1.0)
-Mp4 = Callable[[Scene], Path]
 Act = Callable[[], Feed]
 
 
@@ -70,7 +68,7 @@ class Stage:
     reports: list[Report] = field(default_factory=list)
     session: Session = field(init=False)
 
-    def open(self, address: Address, transport: str) -> Feed:
+    def open(self, address: Address, transport: str, stop: Stop) -> Feed:
         act = self.acts[len(self.opened)] if len(self.opened) < len(self.acts) else errors.Unreachable()
         self.opened.append((address, transport))
         if not isinstance(act, CaptureError):
@@ -105,21 +103,21 @@ def play(
     return stage
 
 
-def clip(clock: FakeClock | None, path: Path, ends_by: CaptureError | None = None, speed: float = 1.0) -> Act:
+def clip(clock: FakeClock | None, scene: Scene, ends_by: CaptureError | None = None, speed: float = 1.0) -> Act:
     """A connection that plays the clip; the clock runs along with its packets, `speed` times as slow."""
 
     def act() -> Feed:
-        feed = ClipFeed(path, ends_by)
+        feed = ClipFeed(scene, ends_by)
         if clock is not None:
-            feed.shown = paced(feed, clock, speed)
+            feed.shown = paced(scene, clock, speed)
         return feed
 
     return act
 
 
-def paced(feed: ClipFeed, clock: FakeClock, speed: float) -> Iterator[Packet]:
+def paced(scene: Scene, clock: FakeClock, speed: float) -> Iterator[Packet]:
     begun_s = clock.passed_s
-    for packet in feed.read():
+    for packet in packets_of(scene):
         clock.passed_s = begun_s + packet.arrived_s * speed
         yield later(packet, begun_s)
 
@@ -136,47 +134,49 @@ def marks(report: Report) -> list[int]:
 # --- what is captured ---
 
 
-def test_the_brightest_frames_are_kept_best_first(mp4: Mp4) -> None:
-    report = play(clip(None, mp4(SCENE)), count=4).session.report()
+def test_the_brightest_frames_are_kept_best_first() -> None:
+    report = play(clip(None, SCENE), count=4).session.report()
     assert marks(report) == [1, 5, 3, 2]
     assert [score for _, score in report.board] == pytest.approx([200, 180, 120, 90], abs=1)
     assert [number for number, _ in report.board] == [2, 6, 4, 3]
 
 
-def test_a_score_is_that_of_its_picture(mp4: Mp4) -> None:
-    for picture in play(clip(None, mp4(SCENE))).session.report().fresh:
+def test_a_score_is_that_of_its_picture() -> None:
+    for picture in play(clip(None, SCENE)).session.report().fresh:
         image = decode_jpeg(picture.jpeg)
         assert image.shape == (picture.height, picture.width, 3) == (240, 320, 3)
         assert picture.score == pytest.approx(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean(), abs=1.0)
 
 
-def test_all_samples_are_counted(mp4: Mp4) -> None:
-    counters = play(clip(None, mp4(SCENE)), interval_s=0.5).session.report().counters
-    assert counters == Counters(samples=12, connections=1, last_sample_at=counters.last_sample_at)
+def test_all_samples_are_counted() -> None:
+    counters = play(clip(None, SCENE), interval_s=0.5).session.report().counters
+    assert counters == Counters(
+        samples=12, connections=1, last_sample_at=counters.last_sample_at, late_p50_s=0.0, late_p95_s=pytest.approx(0.1)
+    )
     assert counters.last_sample_at == pytest.approx(WALL_S + 5.6, abs=0.11)
 
 
-def test_a_picture_has_the_moment_of_its_arrival(mp4: Mp4) -> None:
-    pictures = play(clip(None, mp4(SCENE))).session.report().fresh
+def test_a_picture_has_the_moment_of_its_arrival() -> None:
+    pictures = play(clip(None, SCENE)).session.report().fresh
     assert [round(one.captured_at - WALL_S) for one in pictures] == [1, 5, 3, 2, 4, 0]
 
 
-def test_of_equal_frames_the_earlier_ones_stay(mp4: Mp4) -> None:
+def test_of_equal_frames_the_earlier_ones_stay() -> None:
     scene = Scene(160, 120, (100,) * 6, fps=5, has_motion=False, gop_s=0.2)
-    board = play(clip(None, mp4(scene)), count=3).session.report().board
+    board = play(clip(None, scene), count=3).session.report().board
     assert len({score for _, score in board}) == 1
     assert [number for number, _ in board] == [1, 2, 3]
 
 
-def test_it_says_what_it_captures(mp4: Mp4) -> None:
-    stage = play(clip(None, mp4(SCENE)))
+def test_it_says_what_it_captures() -> None:
+    stage = play(clip(None, SCENE))
     capturing = stage.reports[0].status
     assert (capturing.state, capturing.video) == (State.CAPTURING, Video("h264", 320, 240))
     assert (capturing.error_code, capturing.next_attempt_at) == ("", None)
 
 
-def test_it_opens_the_address_and_the_transport_it_was_given(mp4: Mp4) -> None:
-    assert set(play(clip(None, mp4(SCENE)), transport="udp").opened) == {(an_address(), "udp")}
+def test_it_opens_the_address_and_the_transport_it_was_given() -> None:
+    assert set(play(clip(None, SCENE), transport="udp").opened) == {(an_address(), "udp")}
 
 
 def test_it_is_connecting_before_anything_has_come() -> None:
@@ -218,41 +218,41 @@ def test_what_can_never_work_fails_at_once(error: CaptureError) -> None:
     assert not stage.session.stop.is_set()
 
 
-def test_a_healthy_minute_begins_the_ladder_anew(mp4: Mp4) -> None:
+def test_a_healthy_minute_begins_the_ladder_anew() -> None:
     clock = FakeClock()
-    play(*[errors.Unreachable()] * 4, clip(clock, mp4(SCENE), speed=11), clock=clock)
+    play(*[errors.Unreachable()] * 4, clip(clock, SCENE, speed=11), clock=clock)
     assert clock.waits[:5] == [1, 2, 4, 8, 1]
 
 
-def test_half_a_minute_does_not(mp4: Mp4) -> None:
+def test_half_a_minute_does_not() -> None:
     clock = FakeClock()
-    play(*[errors.Unreachable()] * 4, clip(clock, mp4(SCENE), speed=6), clock=clock)
+    play(*[errors.Unreachable()] * 4, clip(clock, SCENE, speed=6), clock=clock)
     assert clock.waits[:5] == [1, 2, 4, 8, 16]
 
 
-def test_a_connection_without_a_sample_is_not_healthy_however_long_it_was(mp4: Mp4) -> None:
+def test_a_connection_without_a_sample_is_not_healthy_however_long_it_was() -> None:
     """No key frame comes: the minute counts from the first sample."""
     clock = FakeClock()
 
     def headless() -> Feed:
-        feed = ClipFeed(mp4(SCENE))
-        feed.shown = (replace(packet, is_key=False) for packet in paced(feed, clock, 4.0))
+        feed = ClipFeed(SCENE)
+        feed.shown = (replace(packet, is_key=False) for packet in paced(SCENE, clock, 4.0))
         return feed
 
     play(errors.Unreachable(), headless, headless, clock=clock)
     assert clock.waits[:3] == [1, 2, 4]
 
 
-def test_the_leaderboard_is_kept_over_reconnects(mp4: Mp4) -> None:
+def test_the_leaderboard_is_kept_over_reconnects() -> None:
     dark, light = replace(SCENE, plan=(30, 70, 50)), replace(SCENE, plan=(60, 20, 240))
-    report = play(clip(None, mp4(dark)), errors.Unreachable(), clip(None, mp4(light)), count=4).session.report()
+    report = play(clip(None, dark), errors.Unreachable(), clip(None, light), count=4).session.report()
     assert [score for _, score in report.board] == pytest.approx([240, 70, 60, 50], abs=1)
     assert [number for number, _ in report.board] == [6, 2, 4, 3]
     assert (report.counters.samples, report.counters.connections) == (6, 2)
 
 
-def test_the_status_says_each_change_once(mp4: Mp4) -> None:
-    stage = play(clip(None, mp4(SCENE), errors.Stalled()), errors.AuthRefused(), clip(None, mp4(SCENE)))
+def test_the_status_says_each_change_once() -> None:
+    stage = play(clip(None, SCENE, errors.Stalled()), errors.AuthRefused(), clip(None, SCENE))
     assert states(stage)[:5] == [
         (State.CAPTURING, ""),
         (State.RECONNECTING, "stalled"),
@@ -262,11 +262,11 @@ def test_the_status_says_each_change_once(mp4: Mp4) -> None:
     ]
 
 
-def test_every_connection_is_left(mp4: Mp4) -> None:
+def test_every_connection_is_left() -> None:
     feeds: list[ClipFeed] = []
 
     def act() -> Feed:
-        feeds.append(ClipFeed(mp4(SCENE), errors.Stalled()))
+        feeds.append(ClipFeed(SCENE, errors.Stalled()))
         return feeds[-1]
 
     play(act, act, act)
@@ -276,12 +276,12 @@ def test_every_connection_is_left(mp4: Mp4) -> None:
 # --- undecodable ---
 
 
-def test_a_stream_without_a_clean_frame_for_too_long_is_undecodable(mp4: Mp4) -> None:
+def test_a_stream_without_a_clean_frame_for_too_long_is_undecodable() -> None:
     clock = FakeClock()
 
     def damaged() -> Feed:
-        feed = ClipFeed(mp4(SCENE))
-        feed.shown = (replace(packet, is_damaged=True) for packet in paced(feed, clock, 10.0))
+        feed = ClipFeed(SCENE)
+        feed.shown = (replace(packet, is_whole=False) for packet in paced(SCENE, clock, 10.0))
         return feed
 
     stage = play(damaged, clock=clock)
@@ -290,26 +290,26 @@ def test_a_stream_without_a_clean_frame_for_too_long_is_undecodable(mp4: Mp4) ->
     assert stage.reports[0].counters.samples == 0
 
 
-def test_a_key_frame_every_twelve_seconds_is_no_reason_to_give_up(mp4: Mp4) -> None:
+def test_a_key_frame_every_twelve_seconds_is_no_reason_to_give_up() -> None:
     clock = FakeClock()
-    stage = play(clip(clock, mp4(replace(SCENE, gop_s=2.0)), speed=6.0), clock=clock)
+    stage = play(clip(clock, replace(SCENE, gop_s=2.0), speed=6.0), clock=clock)
     assert states(stage)[1] == (State.RECONNECTING, "closed")
 
 
 # --- what was there before, and what is saved ---
 
 
-def test_the_scores_of_earlier_recorders_hold_their_places(mp4: Mp4) -> None:
+def test_the_scores_of_earlier_recorders_hold_their_places() -> None:
     seed = Seed(samples=40, board=((7, 210.0), (31, 150.0), (12, 20.0)))
-    report = play(clip(None, mp4(SCENE)), count=4, seed=seed).session.report()
+    report = play(clip(None, SCENE), count=4, seed=seed).session.report()
     assert [number for number, _ in report.board] == [7, 42, 46, 31]
     assert [score for _, score in report.board] == pytest.approx([210, 200, 180, 150], abs=1)
     assert [picture.number for picture in report.fresh] == [42, 46]
     assert report.counters.samples == 6
 
 
-def test_a_saved_picture_keeps_its_place_and_is_fresh_no_more(mp4: Mp4) -> None:
-    session = play(clip(None, mp4(SCENE)), count=4).session
+def test_a_saved_picture_keeps_its_place_and_is_fresh_no_more() -> None:
+    session = play(clip(None, SCENE), count=4).session
     before = session.report()
     session.mark_saved(frozenset({before.board[0][0], before.board[2][0], 999}))
     after = session.report()
@@ -317,8 +317,8 @@ def test_a_saved_picture_keeps_its_place_and_is_fresh_no_more(mp4: Mp4) -> None:
     assert after.fresh == (before.fresh[1], before.fresh[3])
 
 
-def test_what_was_saved_and_then_beaten_does_not_come_back(mp4: Mp4) -> None:
-    session = play(clip(None, mp4(SCENE)), count=1).session
+def test_what_was_saved_and_then_beaten_does_not_come_back() -> None:
+    session = play(clip(None, SCENE), count=1).session
     session.mark_saved(frozenset({1}))
     assert [picture.number for picture in session.report().fresh] == [2]
 
@@ -337,20 +337,20 @@ def test_stop_ends_a_wait() -> None:
     assert not thread.is_alive()
 
 
-def refusing(error: CaptureError) -> Callable[[Address, str], Feed]:
-    def opener(address: Address, transport: str) -> Feed:
+def refusing(error: CaptureError) -> Opener:
+    def opener(address: Address, transport: str, stop: Stop) -> Feed:
         raise error
 
     return opener
 
 
-def test_stop_leaves_the_connection_at_the_next_packet(mp4: Mp4) -> None:
-    feed = ClipFeed(mp4(SCENE))
-    session = Session(settings(), opener=lambda address, transport: feed, clock=FakeClock())
+def test_stop_leaves_the_connection_at_the_next_packet() -> None:
+    feed = ClipFeed(SCENE)
+    session = Session(settings(), opener=lambda *_: feed, clock=FakeClock())
     seen: list[int] = []
 
     def packets() -> Iterator[Packet]:
-        for packet in ClipFeed(mp4(SCENE)).read():
+        for packet in packets_of(SCENE):
             seen.append(len(seen))
             if len(seen) == 12:
                 session.stop.set()
@@ -392,7 +392,7 @@ def test_a_camera_that_hangs_at_connecting_is_overdue_as_a_timeout() -> None:
     answers: list[str] = []
     clock = FakeClock()
 
-    def opener(address: Address, transport: str) -> Feed:
+    def opener(address: Address, transport: str, stop: Stop) -> Feed:
         probe = Probe(session, clock)
         answers.extend([probe.after(OPEN_S - 1), probe.after(OPEN_S)])
         raise errors.InvalidURL
@@ -402,24 +402,24 @@ def test_a_camera_that_hangs_at_connecting_is_overdue_as_a_timeout() -> None:
     assert answers == ["", "timeout"]
 
 
-def test_a_camera_that_hangs_before_its_first_packet_is_overdue_as_a_timeout(mp4: Mp4) -> None:
-    assert hung_at(mp4(SCENE), packet=0) == {OPEN_S - 1: "", OPEN_S: "timeout"}
+def test_a_camera_that_hangs_before_its_first_packet_is_overdue_as_a_timeout() -> None:
+    assert hung_at(SCENE, packet=0) == {OPEN_S - 1: "", OPEN_S: "timeout"}
 
 
-def test_a_camera_that_hangs_after_a_packet_is_overdue_as_stalled(mp4: Mp4) -> None:
-    assert hung_at(mp4(SCENE), packet=7) == {PACKET_S - 1: "", PACKET_S: "stalled"}
+def test_a_camera_that_hangs_after_a_packet_is_overdue_as_stalled() -> None:
+    assert hung_at(SCENE, packet=7) == {PACKET_S - 1: "", PACKET_S: "stalled"}
 
 
-def hung_at(path: Path, packet: int) -> dict[float, str]:
+def hung_at(scene: Scene, packet: int) -> dict[float, str]:
     """What overdue() says while the feed waits for its packet of this number."""
     clock = FakeClock()
     answers: dict[float, str] = {}
-    feed = ClipFeed(path, errors.InvalidURL())
-    session = Session(settings(), opener=lambda address, transport: feed, clock=clock)
+    feed = ClipFeed(scene, errors.InvalidURL())
+    session = Session(settings(), opener=lambda *_: feed, clock=clock)
     limit_s = OPEN_S if packet == 0 else PACKET_S
 
     def packets() -> Iterator[Packet]:
-        for number, each in enumerate(ClipFeed(path).read()):
+        for number, each in enumerate(packets_of(scene)):
             if number == packet:
                 probe = Probe(session, clock)
                 answers.update({seconds: probe.after(seconds) for seconds in (limit_s - 1, limit_s)})
@@ -430,7 +430,7 @@ def hung_at(path: Path, packet: int) -> dict[float, str]:
     return answers
 
 
-def test_a_camera_that_hangs_at_the_farewell_is_overdue_too(mp4: Mp4) -> None:
+def test_a_camera_that_hangs_at_the_farewell_is_overdue_too() -> None:
     clock = FakeClock()
     answers: list[str] = []
 
@@ -438,9 +438,7 @@ def test_a_camera_that_hangs_at_the_farewell_is_overdue_too(mp4: Mp4) -> None:
         def __exit__(self, *_: object) -> None:
             answers.append(Probe(session, clock).after(60))
 
-    session = Session(
-        settings(), opener=lambda address, transport: Clinging(mp4(SCENE), errors.InvalidURL()), clock=clock
-    )
+    session = Session(settings(), opener=lambda *_: Clinging(SCENE, errors.InvalidURL()), clock=clock)
     session.run()
     assert answers == ["closed"]
 
@@ -474,31 +472,17 @@ def picture_digest(jpeg: bytes) -> str:
     return hashlib.sha256(np.ascontiguousarray(decode_jpeg(jpeg)).tobytes()).hexdigest()
 
 
-def test_a_camera_that_changes_its_size_gives_pictures_of_both(mp4: Mp4) -> None:
+def test_a_camera_that_changes_its_size_gives_pictures_of_both() -> None:
     """FIELD 19: within one connection."""
-    feed = Spliced(mp4(SCENE), mp4(replace(SCENE, width=160, height=120)))
+    feed = Spliced(SCENE, replace(SCENE, width=160, height=120))
     report = play(lambda: feed).reports[-2]
     assert report.counters.connections == 1
     assert {(one.width, one.height) for one in report.fresh} == {(320, 240), (160, 120)}
 
 
 class Spliced(ClipFeed):
-    """One connection whose video becomes another one's in the middle: packets in Annex B, as from a camera."""
+    """One connection whose video becomes another one's in the middle."""
 
-    def __init__(self, first: Path, second: Path) -> None:
+    def __init__(self, first: Scene, second: Scene) -> None:
         super().__init__(first)
-        self._context = av.CodecContext.create("h264", "r")
-        self._context.thread_type = "NONE"
-        self.shown = self._both(first, second)
-
-    def _both(self, first: Path, second: Path) -> Iterator[Packet]:
-        for number, path in enumerate((first, second)):
-            with av.open(path) as container:
-                stream = container.streams.video[0]
-                to_annexb = av.BitStreamFilterContext("h264_mp4toannexb", stream)
-                plain = list(ClipFeed(path).read())
-                for packet, old in zip(container.demux(stream), [*plain, None], strict=False):
-                    if old is None:
-                        continue
-                    [data] = to_annexb.filter(packet)
-                    yield later(replace(old, data=data), number * len(PLAN))
+        self.shown = [*packets_of(first), *(later(packet, len(PLAN)) for packet in packets_of(second))]

@@ -103,7 +103,7 @@ def test_counters_are_those_of_earlier_recorders_and_this_ones() -> None:
         counters = Counters(samples=samples, missed=1, rejected=2, connections=1)
         services.checkpoint(claim, base, make_report(counters=counters))
     capture.refresh_from_db()
-    assert Totals.of(capture) == Totals(107, 11, 22, 6)
+    assert Totals.of(capture) == Totals(samples=107, missed=11, rejected=22, repeated=0, connections=6)
 
 
 def test_a_report_without_a_sample_keeps_the_time_of_the_last_one() -> None:

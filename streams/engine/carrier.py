@@ -1,0 +1,241 @@
+"""How RTP comes: interleaved in the RTSP connection, or as UDP datagrams beside it. Both behind one face.
+
+Packets are slices of a buffer and valid until the next `rewind`. What else comes, RTCP and RTSP messages, is
+left in the dialogue's stream for the session.
+"""
+
+import re
+import select
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from . import errors
+from .clock import Stop
+from .connection import Datagrams
+from .dialogue import Dialogue
+from .interleaved import BASE_BYTES
+
+MAX_DRAINED_BYTES = 1 << 24
+MAX_NAP_S = 0.05  # over UDP: at 4 Mbit/s 23 packets, where Linux's default buffer holds 184
+TCP_REPORT_S = 10.0  # some servers end a session without
+UDP_REPORT_S = 5.0  # RFC 3550 section 6.2
+CHANNELS = (0, 1)
+_RTP_PUNCH = bytes([0x80]) + bytes(11)  # an RTP packet that holds nothing
+_NUMBERS = re.compile(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?", re.ASCII)
+
+Ready = list[tuple[int, int]]
+"""File descriptors and events, as poll gives them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """The first transport in a SETUP answer's header; None where it does not say."""
+
+    is_tcp: bool
+    is_multicast: bool
+    channels: tuple[int, int] | None
+    server_ports: tuple[int, int] | None
+
+
+class Carrier(Protocol):
+    offer: str
+    """Transport of the SETUP request."""
+    report_every_s: float
+    """How often the sender wants a receiver report."""
+
+    def agree(self, told: str, report: bytes) -> None:
+        """Take what the SETUP answer says. Raises TransportRefused if it is another transport than was offered."""
+
+    def watch(self, stop: Stop) -> None:
+        """From now on `wait`."""
+
+    def wait(self, now_s: float, until_s: float) -> Ready:
+        """Until something is there or the monotonic clock says so."""
+
+    def rewind(self) -> None:
+        """Packets given before are no longer valid."""
+
+    def read(self, ready: Ready) -> list[memoryview]:
+        """The RTP packets that are there, without waiting."""
+
+    def drain(self) -> None:
+        """Take in what is there, for `drained`, and leave packets given before as they are."""
+
+    def drained(self) -> list[memoryview]: ...
+
+    def wake_at(self, count: int) -> None:
+        """Wait until about so many bytes are there."""
+
+    def report(self, packet: bytes) -> None:
+        """Send RTCP."""
+
+    def close(self) -> None: ...
+
+
+class TCPCarrier:
+    def __init__(self, dialogue: Dialogue) -> None:
+        self.offer = "RTP/AVP/TCP;unicast;interleaved={}-{}".format(*CHANNELS)
+        self.report_every_s = TCP_REPORT_S
+        self._dialogue = dialogue
+        self._rtcp_channel = CHANNELS[1]
+        self._poll = select.poll()
+        self._is_drained = False
+        dialogue.stream.listen(*CHANNELS)
+
+    def agree(self, told: str, report: bytes) -> None:
+        transport = parse_transport(told)
+        if told and (transport.is_multicast or not transport.is_tcp):
+            raise errors.TransportRefused
+        channel, self._rtcp_channel = transport.channels or CHANNELS
+        self._dialogue.stream.listen(channel, self._rtcp_channel)
+
+    def watch(self, stop: Stop) -> None:
+        for fileno in (stop.fileno(), self._dialogue.connection.fileno()):
+            self._poll.register(fileno, select.POLLIN)
+
+    def wait(self, now_s: float, until_s: float) -> Ready:
+        wait_s = 0.0 if self._dialogue.connection.has_more else max(0.0, until_s - now_s)
+        return self._poll.poll(wait_s * 1000)
+
+    def rewind(self) -> None:
+        self._dialogue.stream.rewind()
+
+    def read(self, ready: Ready) -> list[memoryview]:
+        self._dialogue.read()
+        return self._dialogue.stream.take()
+
+    def drain(self) -> None:
+        self._is_drained = True
+        dialogue = self._dialogue
+        while dialogue.stream.pending_bytes < MAX_DRAINED_BYTES and not dialogue.has_ended and dialogue.read():
+            pass
+
+    def drained(self) -> list[memoryview]:
+        if not self._is_drained:
+            return []
+        self._is_drained = False
+        return self._dialogue.stream.take()
+
+    def wake_at(self, count: int) -> None:
+        self._dialogue.connection.wake_at(count)
+
+    def report(self, packet: bytes) -> None:
+        self._dialogue.send_interleaved(self._rtcp_channel, packet)
+
+    def close(self) -> None:
+        pass
+
+
+class UDPCarrier:
+    def __init__(self, dialogue: Dialogue) -> None:
+        self._datagrams = Datagrams(dialogue.connection)
+        self.offer = "RTP/AVP;unicast;client_port={}-{}".format(*self._datagrams.ports)
+        self.report_every_s = UDP_REPORT_S
+        self._dialogue = dialogue
+        self._rtcp_port = 0
+        self._poll, self._calm_poll = select.poll(), select.poll()
+        self._buffer = memoryview(bytearray(BASE_BYTES))
+        self._room = self._buffer
+        self._held: list[memoryview] = []
+        self._nap_bytes = 1
+        self._rate_bytes_per_s = 0.0
+        self._read_at_s = 0.0
+
+    def agree(self, told: str, report: bytes) -> None:
+        transport = parse_transport(told)
+        if transport.is_multicast or transport.is_tcp:
+            raise errors.TransportRefused
+        if transport.server_ports:
+            self._rtcp_port = transport.server_ports[1]
+            self._datagrams.punch(transport.server_ports, _RTP_PUNCH, report)
+
+    def watch(self, stop: Stop) -> None:
+        calm = (stop.fileno(), self._dialogue.connection.fileno())
+        for fileno in calm:
+            self._calm_poll.register(fileno, select.POLLIN)
+        for fileno in (*calm, *self._datagrams.filenos()):
+            self._poll.register(fileno, select.POLLIN)
+
+    def wait(self, now_s: float, until_s: float) -> Ready:
+        """The kernel counts no bytes for UDP: sleep first for as long as so many should take to come."""
+        if self._nap_bytes > 1 and self._rate_bytes_per_s:
+            nap_s = max(0.0, min(MAX_NAP_S, self._nap_bytes / self._rate_bytes_per_s, until_s - now_s))
+            if found := self._calm_poll.poll(nap_s * 1000):
+                return found
+            now_s += nap_s
+        return self._poll.poll(max(0.0, until_s - now_s) * 1000)
+
+    def rewind(self) -> None:
+        self._dialogue.stream.rewind()
+        if not self._held:
+            self._room = self._buffer
+
+    def read(self, ready: Ready) -> list[memoryview]:
+        rtp, rtcp = self._datagrams.filenos()
+        packets: list[memoryview] = []
+        for fileno, _ in ready:
+            if fileno == rtp:
+                packets = self._read()
+                self._observe_rate(sum(map(len, packets)))
+            elif fileno == rtcp:
+                self._dialogue.stream.reports += self._datagrams.reports()
+            else:
+                self._dialogue.read()
+                self._dialogue.stream.take()
+        return packets
+
+    def drain(self) -> None:
+        held_bytes = sum(map(len, self._held))
+        while held_bytes < MAX_DRAINED_BYTES and (packets := self._read()):
+            self._held += packets
+            held_bytes += sum(map(len, packets))
+
+    def drained(self) -> list[memoryview]:
+        held, self._held = self._held, []
+        return held
+
+    def wake_at(self, count: int) -> None:
+        self._nap_bytes = count
+
+    def report(self, packet: bytes) -> None:
+        if self._rtcp_port:
+            self._datagrams.report(self._rtcp_port, packet)
+
+    def close(self) -> None:
+        self._datagrams.close()
+
+    def _read(self) -> list[memoryview]:
+        """Into what is left of the buffer; into another one if that is little, for packets in it are in use."""
+        if len(self._room) < BASE_BYTES // 2:
+            self._buffer = self._room = memoryview(bytearray(BASE_BYTES))
+        packets = self._datagrams.receive(self._room)
+        self._room = self._room[sum(map(len, packets)) :]
+        return packets
+
+    def _observe_rate(self, count: int) -> None:
+        now_s = monotonic()
+        self._rate_bytes_per_s = count / max(now_s - self._read_at_s, 1e-3)
+        self._read_at_s = now_s
+
+
+def parse_transport(value: str) -> Transport:
+    """RFC 2326 section 12.39, parameters in any order and case (retina #120)."""
+    kind, *parts = value.partition(",")[0].split(";")
+    fields = {name.strip().lower(): text.strip() for name, _, text in (part.partition("=") for part in parts)}
+    return Transport(
+        is_tcp="TCP" in kind.upper() or "interleaved" in fields,
+        is_multicast="multicast" in fields,
+        channels=_pair(fields.get("interleaved", ""), 255),
+        server_ports=_pair(fields.get("server_port", ""), 65_535),
+    )
+
+
+def _pair(text: str, most: int) -> tuple[int, int] | None:
+    """`4-5`; `4` stands for itself and the next. None: not a pair of numbers up to `most`."""
+    match = _NUMBERS.match(text)
+    if not match:
+        return None
+    first = int(match[1])
+    second = int(match[2]) if match[2] else first + 1
+    return (first, second) if max(first, second) <= most else None

@@ -1,0 +1,69 @@
+"""libav's decoders: coded pictures in, frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import av
+import av.error
+from av.packet import Packet as AvPacket
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from . import errors
+
+# RTP's names (IANA, RTP payload format media types) and libav's.
+CODECS = {"H264": "h264", "H265": "hevc", "MP4V-ES": "mpeg4", "JPEG": "mjpeg"}
+# libav's H.264 and H.265 decoders give no frame before a key frame or a recovery point. This one begins with any
+# picture, copies from grey and says nothing of it (measured).
+BEGINS_ANYWHERE = frozenset({"mpeg4"})
+
+
+class Decoder(Protocol):
+    def decode(self, data: bytes, number: int) -> list[VideoFrame]:
+        """The frames that are complete now, in order of presentation; `pts` is the number of a frame's picture.
+
+        Raises Undecodable for a picture that the decoder refuses; it may be given the next one.
+        """
+
+    def drain(self) -> list[VideoFrame]:
+        """The frames that were held back for re-ordering. The decoder takes no more pictures after that."""
+
+
+class LibavDecoder:
+    """A decoder of one codec, new: the first picture must be one that decoding can begin with."""
+
+    def __init__(self, codec: str, on_decoded: Callable[[], None] = lambda: None) -> None:
+        """`on_decoded` is called after each picture: decoding many takes long."""
+        self._context = cast(VideoCodecContext, av.CodecContext.create(codec, "r"))
+        # A recorder has one feed and no hurry: decoder threads would only hold frames.
+        self._context.thread_type = "NONE"
+        self._context.thread_count = 1
+        self._on_decoded = on_decoded
+        self._awaits_key = codec in BEGINS_ANYWHERE
+
+    def decode(self, data: bytes, number: int) -> list[VideoFrame]:
+        packet = cast("AvPacket[VideoStream]", av.Packet(data))
+        packet.pts = packet.dts = number
+        try:
+            return self._whole(self._context.decode(packet))
+        except av.error.FFmpegError as error:
+            raise errors.Undecodable(f"The decoder refused a picture: {error.strerror}.") from None
+        finally:
+            self._on_decoded()
+
+    def drain(self) -> list[VideoFrame]:
+        try:
+            return self._whole(self._context.decode(None))
+        except av.error.FFmpegError as error:
+            raise errors.Undecodable(f"The decoder refused to end: {error.strerror}.") from None
+
+    def _whole(self, frames: list[VideoFrame]) -> list[VideoFrame]:
+        while self._awaits_key and frames:
+            if frames[0].key_frame:
+                self._awaits_key = False
+            else:
+                del frames[0]
+        return frames

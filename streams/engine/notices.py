@@ -1,0 +1,22 @@
+"""What is worth saying of a capture that runs: no error, nothing stops. Pure."""
+
+from enum import StrEnum
+
+
+class Notice(StrEnum):
+    """The code, the same in JSON, pages and the admin; `words` is one sentence for people."""
+
+    FROZEN = "frozen"
+    NO_KEY_FRAMES = "no_key_frames"
+    OTHER_TRANSPORT = "other_transport"
+
+    @property
+    def words(self) -> str:
+        return _WORDS[self]
+
+
+_WORDS = {
+    Notice.FROZEN: "The camera sends the same picture again and again.",
+    Notice.NO_KEY_FRAMES: "The camera sends no key frames, so every picture has to be decoded.",
+    Notice.OTHER_TRANSPORT: "The camera refused the transport that was asked for: the other one is used.",
+}
