@@ -1,9 +1,10 @@
 """Wanted against running, as a pure plan; and the tick that applies it."""
 
+import contextlib
 import logging
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -85,6 +86,8 @@ class _Recorder:
     started_s: float
     pulled_s: float = 0.0
     saved: frozenset[int] = frozenset()
+    last: Report | None = None
+    """What was saved last."""
     status: Status = field(default_factory=Status)
     left_s: float | None = None
     """When it was asked to leave."""
@@ -117,26 +120,40 @@ class Supervisor:
         """One round: say that the host lives, hear the recorders, compare wanted with running, and act."""
         self.cluster.keep_alive()
         close_old_connections()
-        try:
+        with self._database():
             self._heartbeat()
             self._hear()
             self._claim_and_finish()
             self._apply(queries.wanted_of(self.host))
-        except DatabaseFailed as error:
-            self._say_database(error)
-        else:
-            self._say_database(None)
 
     def wait(self) -> None:
-        """Until a recorder has something to say, or the next tick is due."""
+        """Until the next tick is due. Recorders that have something to say are heard meanwhile: of what is wanted
+        nothing is asked then, or a hundred captures would ask the database fifty times a second."""
+        until_s = time.monotonic() + TICK_S
         if self._is_database_away:  # what they say stays with them meanwhile
             time.sleep(AWAY_S)
             return
+        while (left_s := until_s - time.monotonic()) > 0 and self._listen(left_s):
+            with self._database():
+                self._hear()
+
+    def _listen(self, wait_s: float) -> bool:
+        """Whether a recorder has something to say within that time."""
         poll = select.poll()
         for recorder in self._recorders.values():
             if recorder.process.is_alive:
                 poll.register(recorder.process.fileno(), select.POLLIN)
-        poll.poll(TICK_S * 1000)
+        return bool(poll.poll(wait_s * 1000))
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[None]:
+        """A database that fails is said once, and tried again with the next round."""
+        try:
+            yield
+        except DatabaseFailed as error:
+            self._say_database(error)
+        else:
+            self._say_database(None)
 
     def abandon(self) -> None:
         """End everything and write nothing: another supervisor has this host's name and its claims."""
@@ -163,13 +180,10 @@ class Supervisor:
     def _try(self, step: Callable[[], None]) -> None:
         """On the way out neither a database that is away nor a lost claim may keep the others from leaving."""
         try:
-            step()
-        except DatabaseFailed as error:
-            self._say_database(error)
+            with self._database():
+                step()
         except claims.HostTaken:
             log.warning("host=%s another supervisor has this name", self.host.name)
-        else:
-            self._say_database(None)
 
     # --- hearing ---
 
@@ -204,12 +218,15 @@ class Supervisor:
             recorder.process.pull(recorder.saved)
 
     def _save(self, recorder: _Recorder, report: Report) -> bool:
-        """Checkpoint; whether it worked. What cannot be written stays with the recorder and comes again."""
+        """Checkpoint what is new; whether it worked. What cannot be written the recorder keeps and says again."""
+        if report == recorder.last:
+            return True
         try:
             recorder.saved = services.checkpoint(recorder.claim, recorder.base, report)
         except OSError as error:
             _log(recorder, logging.ERROR, "checkpoint failed error=%s", error.strerror)
             return False
+        recorder.last = None if report.fresh else report
         if report.status != recorder.status:
             recorder.status = report.status
             _log_status(recorder)

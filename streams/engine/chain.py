@@ -15,8 +15,9 @@ from .decoder import Decoder
 from .errors import Undecodable
 from .feed import Packet
 
-# A decoder re-orders at most 16 pictures (ITU-T H.264 A.3.1, MaxDpbFrames); what is older has no frame.
-MAX_PENDING = 64
+# A decoder re-orders at most 16 frames (ITU-T H.264 A.3.1, MaxDpbFrames), which may come as two fields each; what
+# waits for longer has no frame. Frames that are held for it count as well: of 1080p each is 3 MB.
+MAX_PENDING = 48
 # Of coded pictures that are kept for another look: 16 s at 4 Mbit/s.
 MAX_SOURCE_BYTES = 8 << 20
 
@@ -63,7 +64,7 @@ class Chain:
             self._rounds.append(waiting.number)
         if waiting.stream_s >= self.begins_s:
             self._pending[waiting.number] = waiting
-        if len(self._pending) > MAX_PENDING:
+        if self._pending and len(self._pending) + len(self._held) > MAX_PENDING:
             del self._pending[next(iter(self._pending))]
         try:
             frames = self._decoder.decode(waiting.packet.data, waiting.number)

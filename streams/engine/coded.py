@@ -61,8 +61,8 @@ class Assembler(ABC):
     )
 
     def __init__(self) -> None:
-        # The picture at hand, and its bytes. Kept from picture to picture: to let one grow anew each time, and
-        # give its pages back, took 800 ns for each packet of 1400 bytes, and this 300.
+        # The picture at hand, and its bytes. Kept from picture to picture: to let a picture of 100 packets of
+        # 1400 bytes grow anew each time, and give its pages back, took 1.2 us a packet, and this 0.9.
         self._buffer = bytearray(_BUFFER_BYTES)
         self._size = 0
         self._has_picture = False  # it holds a slice

@@ -32,6 +32,17 @@ class Decoder(Protocol):
         """The frames that were held back for re-ordering. The decoder takes no more pictures after that."""
 
 
+def padded(data: bytes) -> AvPacket[VideoStream]:
+    """A packet with zeros behind the data: libav reads up to 64 bytes on (AV_INPUT_BUFFER_PADDING_SIZE).
+
+    `av.Packet(data)` has none (PyAV 18.1): it takes the bytes as they lie in memory, and what lies behind them made
+    libav call four MPEG-4 pictures of a hundred damaged that were not.
+    """
+    packet = cast("AvPacket[VideoStream]", av.Packet(len(data)))
+    packet.update(data)
+    return packet
+
+
 class LibavDecoder:
     """A decoder of one codec, new: the first picture must be one that decoding can begin with."""
 
@@ -45,7 +56,7 @@ class LibavDecoder:
         self._awaits_key = codec in BEGINS_ANYWHERE
 
     def decode(self, data: bytes, number: int) -> list[VideoFrame]:
-        packet = cast("AvPacket[VideoStream]", av.Packet(data))
+        packet = padded(data)
         packet.pts = packet.dts = number
         try:
             return self._whole(self._context.decode(packet))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -21,11 +22,11 @@ SILENCE_S = 10.0
 # From PLAY to the first packet.
 FIRST_PACKET_S = 10.0
 # A picture is given when the next one begins, or when nothing has come for so long.
-QUIET_S = 0.25
+QUIET_S = 0.5
 # Whoever starts a capture waits for its first sample: packets are taken as they come. After that they are taken
 # many at a time, which costs a third (docs/engine.md); arrivals are told within QUIET_S still.
 EAGER_S = 5.0
-BATCH_BYTES = 64 << 10
+BATCH_BYTES = 256 << 10
 # While pictures are decoded the socket is emptied this often, so that no camera has to wait for it.
 DRAIN_S = 0.1
 
@@ -115,6 +116,7 @@ class RTSPFeed:
             if self._read_s > eager_until_s:
                 eager_until_s = math.inf
                 self._session.wake_at(BATCH_BYTES)
+        yield from self._last()
 
     def _arrived(self, received: Sequence[memoryview], before_s: float) -> Iterator[Packet]:
         """The pictures that are complete now. Of what was read at once each part came in its time: a line has one
@@ -125,6 +127,14 @@ class RTSPFeed:
             if pictures := push(packet):
                 yield from self._stamped(pictures, before_s + done_bytes * per_byte_s)
             done_bytes += len(packet)
+
+    def _last(self) -> Iterator[Packet]:
+        """What has come and was not read yet, when the stop is set."""
+        with suppress(errors.CaptureError):
+            self._session.drain()
+            before_s, self._read_s = self._read_s, time.monotonic()
+            if received := self._session.receive(0.0):
+                yield from self._arrived(received, before_s)
 
     def open_decoder(self) -> Decoder:
         return LibavDecoder(self.codec, self._drain)

@@ -20,6 +20,7 @@ MIN_RTP_BYTES = 12  # RFC 3550 section 5.1; shorter ones are left out
 _HEAD = struct.Struct(">HH")
 _DOLLAR = 0x24
 _BLANKS = b"\r\n \t\0"
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")  # never in a start line
 _VERSION_2 = range(0x80, 0xC0)  # the first byte of each RTP and RTCP packet
 _NO_CHANNEL = -1
 _LONGEST_MARK = len(b"RTSP/1.")
@@ -145,7 +146,8 @@ class Interleaved:
             return self._resynchronise()
         line_end = data.find(b"\n", start, min(end, start + MAX_LINE_BYTES))
         if line_end < 0:
-            return end - start >= MAX_LINE_BYTES and self._resynchronise()
+            is_line = end - start < MAX_LINE_BYTES and not _CONTROL.search(data, start, end)
+            return not is_line and self._resynchronise()
         if not is_start_line(data[start:line_end]):
             return self._resynchronise()
         length = head_length(data, start, end)

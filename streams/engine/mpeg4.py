@@ -44,17 +44,23 @@ class MPEG4(Assembler):
         return self._given()
 
     def _begin(self, payload: memoryview) -> None:
-        """Headers, and a VOP if it is there."""
+        """Headers, and VOPs if they are there: GStreamer's rtpmp4vpay puts several small ones in a packet."""
         if self._has_picture:
             self._repeats = True
             self._close()
         self._headers += payload
-        at = self._headers.find(_VOP)
-        if at >= 0 and self._open(is_first=True):
-            self._append(bytes(self._headers))
+        data = bytes(self._headers)
+        while (at := data.find(_VOP)) >= 0:
+            end = data.find(_START, at + len(_VOP))
+            self._open(is_first=True)
+            self._append(data[:end] if end >= 0 else data)
             self._vop_at = at
-            self._headers.clear()
-        elif len(self._headers) > _HEADERS_BYTES_MAX:
+            data = data[end:] if end >= 0 else b""
+            if _VOP in data:
+                self._repeats = True
+                self._close()
+        self._headers[:] = data
+        if len(data) > _HEADERS_BYTES_MAX:
             self._headers.clear()
             self._is_loss = True
 

@@ -125,6 +125,8 @@ class RTSPSession:
             if self._is_set_up and not self._dialogue.has_ended:
                 self._take_leave()
         finally:
+            # An error that was raised holds the frames it went through, and these the feed and its last picture.
+            self._dialogue.failure = None
             self._dialogue.connection.close()
             if self._carrier:
                 self._carrier.close()

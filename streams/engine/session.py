@@ -215,8 +215,6 @@ class Session:
         sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
-            if self.stop.is_set():
-                return
             self._expect(PACKET_S, errors.Stalled)
             for sample in sampler.push(packet):
                 if self._keep(sample, feed.codec):

@@ -106,17 +106,25 @@ JUNK = st.binary(min_size=1, max_size=40).filter(
 )
 
 
-@given(JUNK.map(lambda junk: junk.replace(b"$", b"x").replace(b"R", b"x")), st.booleans())
-def test_after_junk_it_goes_on_at_the_next_packet_or_answer(junk: bytes, is_packet: bool) -> None:
+@given(JUNK.map(lambda junk: junk.replace(b"$", b"x").replace(b"R", b"x")), st.booleans(), st.integers(0, 120))
+def test_after_junk_it_goes_on_at_the_next_packet_or_answer(junk: bytes, is_packet: bool, cut: int) -> None:
     data = OK + framed(RTP, rtp(1)) + junk + (framed(RTP, rtp(2)) if is_packet else OK) + framed(RTP, rtp(3))
-    heard = hear(data)
+    heard = hear(data, [cut, cut + 1, cut + 3])
     assert heard.packets == [rtp(1), *([rtp(2)] if is_packet else []), rtp(3)]
     assert len(heard.messages) == (1 if is_packet else 2)
 
 
-def test_a_dollar_sign_in_junk_is_not_taken_for_a_packet() -> None:
-    heard = hear(OK + b"x$" + bytes([RTP]) + b"\0\5hello$\xff\0\0" + framed(RTP, rtp(2)))
-    assert heard.packets == [rtp(2)]
+@pytest.mark.parametrize("channel", [RTP, RTCP, 9])
+def test_a_dollar_sign_in_junk_is_not_taken_for_a_packet(channel: int) -> None:
+    """What is long enough and begins as no RTP packet does; announced longer than all that comes."""
+    text = b"a text that is long enough to be a packet"
+    for junk in (
+        b"x" + framed(channel, text),
+        b"x$" + bytes([channel]) + b"\xff\xff" + text,
+        b"$\x09\xff\xff" + text,
+    ):
+        heard = hear(OK + framed(RTP, rtp(1)) + junk + framed(RTP, rtp(2)))
+        assert (heard.packets, heard.reports) == ([rtp(1), rtp(2)], [])
 
 
 @given(st.integers(0, 11))

@@ -388,6 +388,26 @@ def test_and_if_it_closes_once_more_that_is_that(stop: Stop) -> None:
         assert camera.connections == 2
 
 
+def test_and_only_for_a_401(stop: Stop) -> None:
+    def closing(request: Request) -> bytes | None:
+        if request.connection == 2:
+            return plain(request) if request.method == "OPTIONS" else None
+        camera.send(answer(request, "401 No", WWW_Authenticate='Digest realm="cam", nonce="n"'))
+        return None
+
+    with OddCamera(on=dict.fromkeys(("OPTIONS", "DESCRIBE"), closing)) as camera:
+        assert type(failure(address_of(camera, "user"), stop)) is errors.Closed
+        assert camera.connections == 2
+
+
+@pytest.mark.parametrize("auth", ["basic", "digest"])
+def test_a_refusal_after_a_welcome_is_asked_about_only_with_something_new(auth: Scheme, stop: Stop) -> None:
+    with ScriptedCamera(SCENE, fault="play_status:401", username="user", password=HARD, auth=auth) as camera:
+        assert type(failure(address_of(camera, "user"), stop)) is errors.AuthRefused
+        plays = [request for request in camera.requests if request.method == "PLAY"]
+    assert len(plays) == (1 if auth == "basic" else 3)  # each of its refusals has a nonce of its own
+
+
 def test_no_request_line_holds_the_credentials(stop: Stop) -> None:
     with OddCamera(on=locked(Lock())) as camera, open_session(address_of(camera, "user"), "tcp", stop) as session:
         shown = repr(session) + repr(session.track) + repr(vars(session))
@@ -518,6 +538,18 @@ def test_sloppy_answers_are_understood(how: str, stop: Stop) -> None:
     ):
         assert session.track.encoding == "H264"
         assert session.track.control == f"{camera.url}/track1"
+
+
+def test_a_description_that_does_not_say_its_length_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 10_000.0)
+
+    def describe(request: Request) -> bytes | None:
+        return SLOPPY["no_length"](request, plain(request) or b"")
+
+    with OddCamera(on={"DESCRIBE": describe}) as camera, open_session(address_of(camera), "tcp", stop) as session:
+        assert session.track.encoding == "H264"
 
 
 @pytest.mark.parametrize(
@@ -668,6 +700,14 @@ def test_the_end_is_told_after_the_packets_before_it(said: bytes, stop: Stop) ->
                 with pytest.raises(errors.Closed):
                     session.receive(LONG_S)
         wait_until(lambda: "TEARDOWN" in camera.methods)
+
+
+def test_nor_is_a_packet_lost_that_came_with_the_end(stop: Stop) -> None:
+    with OddCamera() as camera, open_session(address_of(camera), "tcp", stop) as session:
+        camera.send(framed(0, rtp(1)) + framed(1, b"\x81\xcb\0\1\0\0\0\1"))
+        assert collect(session, 1) == [rtp(1)]
+        with pytest.raises(errors.Closed):
+            session.receive(LONG_S)
 
 
 def test_other_notices_and_reports_do_not_end_it(stop: Stop) -> None:
@@ -832,6 +872,12 @@ def test_a_teardown_is_heard_in_the_middle_of_a_flood(stop: Stop) -> None:
             session.wake_at(1 << 20)
             wait_until(lambda: camera.requests[-1].method == "PLAY")
         wait_until(lambda: (camera.teardowns, camera.clients) == (1, 0))
+
+
+def test_the_answer_to_the_farewell_is_heard_though_it_is_short(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    monkeypatch.setattr(rtsp, "CLOSE_S", 10_000.0)
+    with OddCamera() as camera, open_session(address_of(camera), "tcp", stop) as session:
+        session.wake_at(1 << 20)
 
 
 def test_a_camera_that_does_not_answer_the_farewell_is_left_all_the_same(stop: Stop) -> None:

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streams.engine.feed import Video
+from streams.engine.notices import Notice
 from streams.engine.session import Counters, Picture, Report, State, Status
 from streams.engine.wire import (
     MAX_MESSAGE_BYTES,
@@ -40,11 +41,12 @@ STATUSES = st.builds(
     attempt=NUMBERS,
     next_attempt_at=st.none() | FLOATS,
     video=st.none() | st.builds(Video, st.text(max_size=8), NUMBERS, NUMBERS),
+    notices=st.lists(st.sampled_from(Notice), unique=True).map(tuple),
 )
 REPORTS = st.builds(
     Report,
     status=STATUSES,
-    counters=st.builds(Counters, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.none() | FLOATS),
+    counters=st.builds(Counters, *[NUMBERS] * 5, *[st.none() | FLOATS] * 3),
     board=st.lists(st.tuples(NUMBERS, FLOATS), max_size=9).map(tuple),
     fresh=st.lists(PICTURES, max_size=4).map(tuple),
     is_final=st.booleans(),
