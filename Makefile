@@ -6,12 +6,15 @@ SHELL := /bin/bash
 VENV ?= .venv
 PYTHON ?=
 WORKERS ?= 4
+RECONNECTS ?= 300
 ARGS ?=
 export VENV PYTHON
 
-# What the tests use beside Python packages: a real RTSP server (GStreamer's, with encoders) and a browser.
+# What the tests and the benchmark use beside Python packages: a real RTSP server (GStreamer's, with encoders), a browser,
+# and ffmpeg, which the benchmark makes its film with and compares with; ss (iproute2) counts what its feed delivers.
 PACKAGES ?= gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp python3-gi gstreamer1.0-plugins-base \
-	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly chromium
+	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly chromium \
+	ffmpeg iproute2
 
 .PHONY: help
 help: ## List the targets
@@ -34,6 +37,14 @@ setup-dev: ## Install what the tests need, system packages too
 test: lint ## Lint, then run the tests: make test ARGS="tests/engine -k leaderboard" WORKERS=2
 	"$(VENV)/bin/python" -m pytest -n $(WORKERS) $(ARGS)
 
+.PHONY: bench
+bench: setup-dev ## Measure this service and its peers side by side: make bench ARGS=--quick (40 minutes without)
+	"$(VENV)/bin/python" -m bench $(ARGS)
+
+.PHONY: soak
+soak: setup-dev ## Force RECONNECTS (300) reconnects on one recorder: its memory has to stay what it was after the tenth
+	SOAK_RECONNECTS=$(RECONNECTS) "$(VENV)/bin/python" -m pytest -s tests/engine/test_soak.py
+
 .PHONY: lint
 lint: setup-dev ## Check style, types, layers, migrations and deployment settings
 	@scripts/lint.sh
@@ -50,5 +61,5 @@ requirements: ## Compile the pins anew: make requirements ARGS=--upgrade
 .PHONY: clean
 clean: ## Remove what make and the tools made; captures and settings stay
 	@[ ! -e "$(VENV)/pyvenv.cfg" ] || rm -rf "$(VENV)"
-	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf bench/cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

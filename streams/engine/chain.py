@@ -42,7 +42,7 @@ class Chain:
     """
 
     def __init__(self, decoder: Decoder, *, is_gradual: bool = False) -> None:
-        self._decoder = decoder
+        self.decoder = decoder
         self._is_settling = is_gradual
         self._rounds: list[int] = []
         self._settles_after: int | None = None
@@ -50,6 +50,8 @@ class Chain:
         self._held: list[tuple[Waiting, VideoFrame]] = []
         self.begins_s = -math.inf
         """Stream time of its key frame: what is shown before but comes after copies from what is not in the chain."""
+        self.wanted_from_s = -math.inf
+        """Frames that are shown before this stream time are not kept: 25 of 1080p are 78 MB."""
         self.decoded = 0
         self._sources: list[tuple[int, bytes]] = []
         self._source_bytes = 0
@@ -64,10 +66,11 @@ class Chain:
             self._rounds.append(waiting.number)
         if waiting.stream_s >= self.begins_s:
             self._pending[waiting.number] = waiting
+            self._note_source(waiting)
         if self._pending and len(self._pending) + len(self._held) > MAX_PENDING:
             del self._pending[next(iter(self._pending))]
         try:
-            frames = self._decoder.decode(waiting.packet.data, waiting.number)
+            frames = self.decoder.decode(waiting.packet.data, waiting.number)
         except Undecodable:
             if self._pending.pop(waiting.number, None):
                 self.note_damage(waiting.number)
@@ -77,7 +80,7 @@ class Chain:
     def finish(self) -> None:
         """Have the frames that the decoder holds back. Nothing can be fed after that."""
         try:
-            self._take(self._decoder.drain())
+            self._take(self.decoder.drain())
         except Undecodable:
             for number in list(self._pending)[:1]:
                 self.note_damage(number)
@@ -113,7 +116,7 @@ class Chain:
             self._is_settling = self._is_settling and not self._is_whole_by(waiting.number)
             if frame.is_corrupt:
                 self.note_damage(waiting.number)
-            if not self._is_settling:
+            if not self._is_settling and waiting.stream_s >= self.wanted_from_s:
                 self._held.append((waiting, frame))
             for number in [n for n, other in self._pending.items() if other.stream_s < waiting.stream_s]:
                 del self._pending[number]  # its turn is over: it has no frame

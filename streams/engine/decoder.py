@@ -29,7 +29,10 @@ class Decoder(Protocol):
         """
 
     def drain(self) -> list[VideoFrame]:
-        """The frames that were held back for re-ordering. The decoder takes no more pictures after that."""
+        """The frames that were held back for re-ordering. After that it has to begin anew."""
+
+    def begin_anew(self) -> None:
+        """Forget all pictures; the next one must be one that decoding can begin with."""
 
 
 def padded(data: bytes) -> AvPacket[VideoStream]:
@@ -54,6 +57,10 @@ class LibavDecoder:
         self._context.thread_count = 1
         self._on_decoded = on_decoded
         self._awaits_key = codec in BEGINS_ANYWHERE
+
+    def begin_anew(self) -> None:
+        self._context.flush_buffers()
+        self._awaits_key = self._context.name in BEGINS_ANYWHERE
 
     def decode(self, data: bytes, number: int) -> list[VideoFrame]:
         packet = padded(data)

@@ -160,7 +160,8 @@ class _H26x(Assembler):
             self._picture_refresh, self._refresh = self._refresh, None
             self._note_slice(head)
             self._is_key &= self.NEEDED_SETS.issubset(kind for kind, _ in self._sets)
-            if self._is_key and not self._carried.issuperset(self._sets):
+            is_beginning = self._is_key or self._picture_refresh is not None
+            if is_beginning and not self._carried.issuperset(self._sets):
                 self._append(b"".join(_START + self._sets[key] for key in sorted(self._sets)))
         if self._prefix:
             for unit in self._prefix:

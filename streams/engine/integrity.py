@@ -17,11 +17,11 @@ from typing import cast
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.packet import Packet as AvPacket
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
+
+from .decoder import padded
 
 _START = re.compile(b"\0\0\1")
 _IDR, _SPS = 5, 7
@@ -75,8 +75,7 @@ def _are_whole_h264(pictures: list[list[bytes]]) -> bool:
 
 def _whole_frames(context: VideoCodecContext, pictures: list[list[bytes]], tall: bytes) -> Iterator[bool]:
     packets = [
-        _packet(b"".join(b"\0\0\1" + (tall if unit[0] & 31 == _SPS else unit) for unit in units))
-        for units in pictures
+        padded(b"".join(b"\0\0\1" + (tall if unit[0] & 31 == _SPS else unit) for unit in units)) for units in pictures
     ]
     for packet in [*packets, None]:
         for frame in context.decode(packet):
@@ -182,7 +181,7 @@ def _pixels(units: Iterable[bytes]) -> bytes:
     context = _context("hevc")
     context.flags |= _OUTPUT_CORRUPT
     try:
-        frames = [*context.decode(_packet(b"".join(units))), *context.decode(None)]
+        frames = [*context.decode(padded(b"".join(units))), *context.decode(None)]
     except FFmpegError:
         return b""
     if any(_has_hole(frame) for frame in frames):
@@ -210,10 +209,6 @@ def _context(codec: str, **options: str) -> VideoCodecContext:
     context.thread_count = 1
     context.options = options
     return context
-
-
-def _packet(data: bytes) -> AvPacket[VideoStream]:
-    return cast("AvPacket[VideoStream]", av.Packet(data))
 
 
 def _samples(frame: VideoFrame, index: int) -> NDArray[np.uint8]:

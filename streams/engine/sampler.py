@@ -107,6 +107,7 @@ class Sampler:
     _group: list[Waiting] = field(default_factory=list)
     _group_bytes: int = 0
     _chain: Chain | None = None
+    _idle_decoder: Decoder | None = None
     _candidate: Waiting | None = None
     _key_candidate: Waiting | None = None
     _is_certain: bool = False
@@ -188,7 +189,7 @@ class Sampler:
             if self._group[index].packet.is_key:
                 if index or self._chain:
                     self._drop(index)
-                    self._chain = None
+                    self._leave_chain()
                 return
 
     def _drop(self, count: int) -> None:
@@ -275,7 +276,8 @@ class Sampler:
     def _decode(self, target: Waiting, *, is_alone: bool) -> Iterator[Sample]:
         """Decode up to the target. `is_alone`: with a decoder of its own that is left afterwards, so the group is
         kept for the case that another sample comes of it; else the decoder takes the pictures over and stays."""
-        chain = self._chain or Chain(self.open_decoder(), is_gradual=self.decodes_all)
+        chain = self._chain or Chain(self._a_decoder(), is_gradual=self.decodes_all)
+        chain.wanted_from_s = self._due_s - TOLERANCE_S
         count = self._feed(chain, target)
         if is_alone or chain.damaged_from is not None:
             chain.finish()
@@ -290,12 +292,22 @@ class Sampler:
             self._drop(count)
         self._seek()
 
+    def _a_decoder(self) -> Decoder:
+        """The one that was in use: its frames' memory is there already, which is 4 % of what decoding takes."""
+        decoder, self._idle_decoder = self._idle_decoder or self.open_decoder(), None
+        decoder.begin_anew()
+        return decoder
+
     def _begin_anew(self, target: Waiting) -> None:
         """At the target's key frame, if it has come since the chain got as far as it is."""
         index = self._key_before(target)
         if index is not None:
             self._drop(index)
-            self._chain = None
+            self._leave_chain()
+
+    def _leave_chain(self) -> None:
+        if self._chain:
+            self._chain, self._idle_decoder = None, self._chain.decoder
 
     def _feed(self, chain: Chain, target: Waiting) -> int:
         """Decode what the target needs; how many pictures of the group are behind it then."""

@@ -20,9 +20,9 @@ GREY_CHROMA = {
     9: (0.1179, 0.1055),  # BT.2020
     10: (0.1179, 0.1055),
 }
-# `cv2.VideoCapture` stretches limited range by swscale, which cuts off what is behind the point: 0.5 levels in the
-# mean of neutral pictures, up to 1.6 of coloured ones.
-CUT_OFF = 0.7
+# `cv2.VideoCapture` converts by swscale, which cuts off what is behind the point: of the mean of a limited-range
+# picture 0.5 levels (neutral) to 1.6 (coloured), of a full-range one up to 1.0.
+CUT_OFF_LIMITED, CUT_OFF_FULL = 0.7, 0.2
 FINGERPRINT_ROWS = 8
 
 
@@ -38,6 +38,8 @@ def brightness(frame: VideoFrame) -> float:
         return float(cv2.mean(cv2.cvtColor(to_bgr(frame), cv2.COLOR_BGR2GRAY))[0])
     bits = frame.format.components[0].bits
     mean = _scaled(cv2.mean(luma)[0], bits, is_limited(frame)) + _chroma(frame, bits)
+    if len(frame.planes) > 1:
+        mean -= CUT_OFF_LIMITED if is_limited(frame) else CUT_OFF_FULL
     return min(255.0, max(0.0, mean))
 
 
@@ -70,7 +72,7 @@ def _scaled(mean: float, bits: int, is_limited: bool) -> float:
     if not is_limited:
         return mean * 255.0 / ((1 << bits) - 1)
     mean /= 1 << (bits - 8)
-    return (mean - LIMITED_BLACK) * 255.0 / (LIMITED_WHITE - LIMITED_BLACK) - CUT_OFF
+    return (mean - LIMITED_BLACK) * 255.0 / (LIMITED_WHITE - LIMITED_BLACK)
 
 
 def _chroma(frame: VideoFrame, bits: int) -> float:

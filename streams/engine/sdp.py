@@ -150,7 +150,7 @@ def _track(section: _Section, sections: list[_Section], base_url: str) -> Track:
         payload_type=chosen,
         clock_rate=rtpmaps[chosen][1] if chosen in rtpmaps else VIDEO_CLOCK_RATE_HZ,
         control=join(base_url, section.value("control")),
-        fmtp=formats[chosen],
+        fmtp=_sizes(section) | formats[chosen],
         frame_rate_fps=_frame_rate_fps(section.value("framerate", "x-framerate")),
     )
 
@@ -175,6 +175,11 @@ def _fmtp(payload_type: int, section: _Section, sections: Iterable[_Section]) ->
                 pairs = (part.partition("=") for part in match[2].split(";"))
                 return {name.strip().lower(): value.strip() for name, _, value in pairs if name.strip()}
     return {}
+
+
+def _sizes(section: _Section) -> dict[str, str]:
+    """JPEG alone says no size above 2040 px itself; cameras tell it in one of these attributes."""
+    return {name: value for name in ("x-dimensions", "framesize") if (value := section.value(name))}
 
 
 def _guess(payload_type: int, fmtp: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from .backoff import Backoff
 from .clock import Clock, Stop, Stopped, SystemClock
 from .copies import Copies
 from .errors import CaptureError, Retry, TransportRefused
-from .feed import Feed, Opener, Video, open_feed
+from .feed import Feed, Opener, Packet, Video, open_feed
 from .integrity import are_whole
 from .leaderboard import Leaderboard
 from .notices import Notice
@@ -216,13 +216,20 @@ class Session:
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
             self._expect(PACKET_S, errors.Stalled)
-            for sample in sampler.push(packet):
-                if self._keep(sample, feed.codec):
-                    sampled_s = self._clock.monotonic()
-                    self._note(sample, feed.codec, sampler.decodes_all)
-                else:
-                    sampler.refuse()
+            if self._take(sampler, packet, feed.codec):
+                sampled_s = self._clock.monotonic()
             self._check(sampler, self._clock.monotonic() - sampled_s)
+
+    def _take(self, sampler: Sampler, packet: Packet, codec: str) -> bool:
+        """Whether a sample came of the packet. No frame is held when this is over: one of 1080p is 3 MB."""
+        has_sampled = False
+        for sample in sampler.push(packet):
+            if self._keep(sample, codec):
+                has_sampled = True
+                self._note(sample, codec, sampler.decodes_all)
+            else:
+                sampler.refuse()
+        return has_sampled
 
     def _check(self, sampler: Sampler, waited_s: float) -> None:
         """Raises Undecodable once packets come and no sample for too long."""

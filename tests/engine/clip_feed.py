@@ -106,6 +106,16 @@ def filmed(film: Film) -> tuple[Packet, ...]:
     )
 
 
+_FIRST_SLICES = {"h264": b"\x65", "hevc": b"\x28", "mpeg4": b"\xb6"}
+
+
+def headers(film: Film) -> bytes:
+    """Parameter sets and the like: what stands before the first slice."""
+    before, found, _ = filmed(film)[0].data.partition(b"\0\0\1" + _FIRST_SLICES[film.codec])
+    assert found
+    return before.rstrip(b"\0")
+
+
 _FILM_ENCODERS = {"h264": "libx264", "hevc": "libx265", "mpeg4": "mpeg4"}
 
 
@@ -202,32 +212,26 @@ def later(packet: Packet, by_s: float) -> Packet:
 
 
 class Decoders:
-    """Opens decoders of a codec and keeps what they were given: the numbers of the pictures, a list each."""
+    """Opens decoders of a codec and keeps what they were given: the numbers of the pictures."""
 
     def __init__(self, codec: str) -> None:
         self._codec = codec
-        self.given: list[list[int]] = []
-
-    @property
-    def decoded(self) -> list[int]:
-        return [number for numbers in self.given for number in numbers]
+        self.decoded: list[int] = []
 
     def __call__(self) -> Decoder:
-        self.given.append([])
-        return _Counting(LibavDecoder(self._codec), self.given[-1])
+        return _Counting(LibavDecoder(self._codec), self.decoded)
 
 
 class _Counting:
-    def __init__(self, decoder: Decoder, given: list[int]) -> None:
+    def __init__(self, decoder: Decoder, decoded: list[int]) -> None:
         self._decoder = decoder
-        self._given = given
+        self._decoded = decoded
+        self.drain = decoder.drain
+        self.begin_anew = decoder.begin_anew
 
     def decode(self, data: bytes, number: int) -> list[VideoFrame]:
-        self._given.append(number)
+        self._decoded.append(number)
         return self._decoder.decode(data, number)
-
-    def drain(self) -> list[VideoFrame]:
-        return self._decoder.drain()
 
 
 class ClipFeed:
