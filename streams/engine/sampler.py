@@ -183,7 +183,7 @@ class Sampler:
 
     def _trim(self) -> None:
         """Nothing before a key frame is needed to decode what follows."""
-        if self._candidate is not None or self._is_awaiting_frame():
+        if self._candidate is not None:
             return
         for index in range(len(self._group) - 1, -1, -1):
             if self._group[index].packet.is_key:
@@ -307,7 +307,8 @@ class Sampler:
 
     def _leave_chain(self) -> None:
         if self._chain:
-            self._chain, self._idle_decoder = None, self._chain.decoder
+            self._idle_decoder = self._chain.decoder
+            self._chain = None
 
     def _feed(self, chain: Chain, target: Waiting) -> int:
         """Decode what the target needs; how many pictures of the group are behind it then."""

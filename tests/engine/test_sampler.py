@@ -799,60 +799,6 @@ def test_one_decoder_serves_all_groups_and_none_is_kept_for_single_pictures(
     assert all(ref() is None for ref in alive) is are_all_free
 
 
-def test_a_group_that_was_forgotten_is_not_taken_up_in_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Key frames every 4 s, then none for 12 s: a sample is due there, but what it needs is gone."""
-    monkeypatch.setattr(sampling, "MAX_WAITING_BYTES", 8000)
-    films = [
-        *(Film(frames=40, key_every=40, seed=seed) for seed in range(4)),
-        Film(frames=120, key_every=120),
-        Film(),
-    ]
-    played = play(ended(joined(films)), 9.0)
-    assert played.numbers == [0, 120, 280]
-    assert not [n for n in played.decoded if 160 <= n < 280]
-    assert played.counts.rejected == 1  # the end
-
-
-@pytest.mark.parametrize(("interval_s", "are_all_free"), [(0.2, False), (3.0, True)])
-def test_one_decoder_serves_all_groups_and_none_is_kept_for_single_pictures(
-    interval_s: float, are_all_free: bool
-) -> None:
-    """Its pictures are 3 MB each. The first sample has a decoder of its own, and so has each key frame alone."""
-    opener = Decoders("h264")
-    alive: list[weakref.ref[Recording]] = []
-
-    def open_decoder() -> Recording:
-        recording = Recording(opener(), [])
-        alive.append(weakref.ref(recording))
-        return recording
-
-    sampler = Sampler(interval_s, open_decoder)
-    samples = sum(1 for packet in joined([FILM] * 2) for _ in sampler.push(packet))
-    assert len(alive) == (samples if are_all_free else 2)
-    assert all(ref() is None for ref in alive) is are_all_free
-
-
-@pytest.mark.parametrize(("interval_s", "free_at"), [(0.5, [8, 16, 24]), (0.7, [8, 14, 21])])
-def test_no_decoder_is_kept_that_is_of_no_more_use(interval_s: float, free_at: list[int]) -> None:
-    """Its pictures are 3 MB each. Of no use: once a key frame has come, or after a group's only sample."""
-    opener = Decoders("h264")
-    alive: list[weakref.ref[Recording]] = []
-
-    def open_decoder() -> Recording:
-        recording = Recording(opener(), [])
-        alive.append(weakref.ref(recording))
-        return recording
-
-    sampler = Sampler(interval_s, open_decoder)
-    is_free = []
-    for packet in joined([FILM])[: 3 * GOP + 1]:
-        for sample in sampler.push(packet):
-            del sample
-        is_free.append(all(ref() is None for ref in alive))
-    assert not is_free[7]
-    assert all(is_free[number] for number in free_at)
-
-
 def test_a_group_that_was_forgotten_is_not_a_feed_without_key_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """Key frames every 20 s, longer than NO_KEY_S: what is forgotten is not decoded from its middle."""
     monkeypatch.setattr(sampling, "MAX_WAITING_BYTES", 4000)
