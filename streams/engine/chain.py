@@ -53,7 +53,7 @@ class Chain:
         self.wanted_from_s = -math.inf
         """Frames that are shown before this stream time are not kept: 25 of 1080p are 78 MB."""
         self.decoded = 0
-        self._sources: list[tuple[int, bytes]] = []
+        self._sources: list[Waiting] = []
         self._source_bytes = 0
         self.damaged_from: int | None = None
         """Number of the first picture that is not as it was sent, and with it all that follow."""
@@ -94,8 +94,12 @@ class Chain:
                 yield waiting, frame
 
     def sources(self, waiting: Waiting) -> tuple[bytes, ...]:
-        """What a picture was decoded from, in order, itself the last; nothing if that was too much to be kept."""
-        return tuple(data for number, data in self._sources if number <= waiting.number)
+        """What a picture was decoded from, in order, from its key frame on, itself the last; nothing if that was too
+        much to be kept. A chain may go on over many key frames: with B-frames some frame is always awaited."""
+        known = [source for source in self._sources if source.number <= waiting.number]
+        keys = (index for index in range(len(known) - 1, -1, -1) if known[index].packet.is_key)
+        first = next((index for index in keys if known[index].stream_s <= waiting.stream_s), 0)
+        return tuple(source.packet.data for source in known[first:])
 
     def awaits(self, from_s: float) -> bool:
         """Whether a frame that is shown at this stream time or later has not come out yet."""
@@ -103,10 +107,21 @@ class Chain:
         return any(waiting.stream_s >= from_s for waiting in (*self._pending.values(), *held))
 
     def _note_source(self, waiting: Waiting) -> None:
+        if waiting.packet.is_key:
+            self._forget_sources()
         self._source_bytes += len(waiting.packet.data)
-        self._sources.append((waiting.number, waiting.packet.data))
+        self._sources.append(waiting)
         if self._source_bytes > MAX_SOURCE_BYTES:
             self._sources.clear()
+
+    def _forget_sources(self) -> None:
+        """What came before the last key frame, unless a frame that is still to be given needs it."""
+        held = (waiting.number for waiting, _ in self._held)
+        oldest = min((*self._pending, *held), default=math.inf)
+        keys = [index for index, source in enumerate(self._sources) if source.packet.is_key]
+        first = max((index for index in keys if self._sources[index].number <= oldest), default=0)
+        del self._sources[:first]
+        self._source_bytes = sum(len(source.packet.data) for source in self._sources)
 
     def _take(self, frames: list[VideoFrame]) -> None:
         for frame in frames:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .decoder import padded
 
 _START = re.compile(b"\0\0\1")
-_IDR, _SPS = 5, 7
+_IDR, _SPS, _PPS = 5, 7, 8
 # ITU-T H.264 section 7.3.2.1.1: the profiles whose parameter sets name a chroma format.
 _WITH_CHROMA_FORMAT = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 # ITU-T H.265 table 7-1
@@ -59,6 +59,7 @@ def _units(picture: bytes) -> list[bytes]:
 
 
 def _are_whole_h264(pictures: list[list[bytes]]) -> bool:
+    pictures = [_without_strange_sets(units) for units in pictures]
     sets = {unit for units in pictures for unit in units if unit[0] & 31 == _SPS}
     if len(sets) != 1 or not any(unit[0] & 31 == _IDR for unit in pictures[0]):
         return True
@@ -71,6 +72,26 @@ def _are_whole_h264(pictures: list[list[bytes]]) -> bool:
         return sum(_whole_frames(context, pictures, tall)) == len(pictures)
     except FFmpegError:
         return False
+
+
+def _without_strange_sets(units: list[bytes]) -> list[bytes]:
+    """Without sequence parameter sets that the picture does not refer to: one whose id was damaged on its way stays
+    known, and is put before each key frame from then on."""
+    try:
+        pps_id = next(_ids(unit, 1)[2] for unit in units if unit[0] & 31 in (1, _IDR))
+        sps_id = next(_ids(unit, 1)[1] for unit in units if unit[0] & 31 == _PPS and _ids(unit, 1)[0] == pps_id)
+        return [unit for unit in units if unit[0] & 31 != _SPS or _ids(unit, 4)[0] == sps_id]
+    except (StopIteration, ValueError):
+        return units
+
+
+def _ids(unit: bytes, at_byte: int) -> list[int]:
+    """The first three Exp-Golomb codes of a unit from this byte on; fewer if it ends before."""
+    bits = _Bits("".join(f"{byte:08b}" for byte in unit[at_byte : at_byte + 16]))
+    codes: list[int] = []
+    while len(codes) < 3 and "1" in bits.text[bits.at :]:
+        codes.append(bits.golomb())
+    return codes + [-1] * (3 - len(codes))
 
 
 def _whole_frames(context: VideoCodecContext, pictures: list[list[bytes]], tall: bytes) -> Iterator[bool]:

@@ -161,6 +161,7 @@ class Session:
                 if self._transport == self.settings.transport:
                     self._transport = OTHER[self._transport]
                 else:
+                    self._transport = self.settings.transport  # whatever refuses both may serve only this one later
                     self._pause(error)
             except CaptureError as error:
                 if error.retry is Retry.NEVER:

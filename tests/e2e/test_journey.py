@@ -1,5 +1,6 @@
 """From /start to the grid, on GStreamer's server, by plain HTTP, with the service as real processes."""
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -69,18 +70,20 @@ def test_the_first_answer_names_the_process_that_the_second_needs(service: Servi
     assert service.end("small").status_code == 409
 
 
-def test_stopped_after_four_samples_it_shows_and_keeps_the_four(service: Service, small_feed: GstServer) -> None:
+def test_stopped_after_four_samples_it_shows_and_keeps_what_there_is(service: Service, small_feed: GstServer) -> None:
     capture = service.begin(small_feed.url("small"), interval="2")
     service.wait_for_samples(capture, 4)
     answer = service.end("small")
     page = Page(answer.text)
-    seconds = sorted((0, 2, 4, 6), key=lambda second: -SMALL.plan[second])
     assert answer.status_code == 409
-    assert "Not enough frames were captured: 4 of 9." in page.words
-    assert marks(page.grid(), 4) == seconds
+    said = re.search(r"Not enough frames were captured: (\d) of 9\.", page.words)
+    assert said, page.words
+    count = int(said[1])
+    assert 4 <= count <= 6  # what came while the fourth was being told
+    assert marks(page.grid(), count) == sorted(range(0, 2 * count, 2), key=lambda second: -SMALL.plan[second])
     history = signed_in(service).get(f"{service.url}/admin/streams/capture/{capture}/change/", timeout=30)
-    assert "4 of 9" in history.text
-    assert history.text.count("/frames/") == 4
+    assert f"{count} of 9" in history.text
+    assert history.text.count("/frames/") == count
 
 
 def test_history_keeps_grid_and_frames_for_those_who_may_see_them(service: Service, small_feed: GstServer) -> None:
