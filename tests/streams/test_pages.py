@@ -8,6 +8,8 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from streams import services
+from streams.engine.notices import Notice
+from streams.engine.session import Counters, State, Status
 from streams.models import Capture, Stream
 from tests.streams.builders import (
     BROWSER,
@@ -210,6 +212,21 @@ def test_a_captures_page_says_how_it_stands(
     assert says in page.text
     assert any("url=" in value for value in page.values("meta", "content")) == refreshes
     assert len(page.values("img", "src")) == pictures
+
+
+def test_pages_say_what_is_worth_saying_and_what_was_left_out(client: Client) -> None:
+    capture = make_capture()
+    report = make_report(
+        make_picture(1),
+        status=Status(State.CAPTURING, notices=(Notice.FROZEN,)),
+        counters=Counters(samples=9, rejected=12, repeated=8),
+    )
+    services.checkpoint(make_claim(capture), services.Totals(), report)
+    assert Notice.FROZEN.words in read(client.get("/").content.decode()).text
+    page = read(client.get(f"/captures/{capture.pk}/").content.decode()).text
+    assert Notice.FROZEN.words in page
+    assert "12 pictures: something of them, or before them, was lost or damaged" in page
+    assert "8 samples: the same picture again" in page
 
 
 def test_a_captures_page_lists_its_frames_best_first(client: Client) -> None:

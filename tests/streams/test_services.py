@@ -14,9 +14,10 @@ from django.db.models import F
 from django.utils import timezone
 
 from streams import claims, services
-from streams.claims import Candidate, ClaimLost
+from streams.claims import Candidate, Claim, ClaimLost
 from streams.engine import sheet
 from streams.engine.errors import AddressRefused
+from streams.engine.notices import Notice
 from streams.engine.session import Counters, State, Status
 from streams.models import Capture, Frame, Host, Stream
 from streams.services import Totals
@@ -236,6 +237,47 @@ def test_the_stream_says_where_its_capture_stands() -> None:
     assert (better.status, better.error_code, better.attempt) == ("capturing", "stalled", 0)
     assert better.next_attempt_at is None
     assert Capture.objects.get().error_code == "stalled"
+
+
+def test_the_stream_says_what_is_worth_saying_of_its_capture() -> None:
+    claim = make_claim(make_capture())
+    said = Status(State.CAPTURING, notices=(Notice.FROZEN, Notice.OTHER_TRANSPORT))
+    services.checkpoint(claim, Totals(), make_report(status=said))
+    stream = Stream.objects.get()
+    assert stream.notices == "frozen,other_transport"
+    assert stream.notice_words == [Notice.FROZEN.words, Notice.OTHER_TRANSPORT.words]
+    services.checkpoint(claim, Totals(), make_report())
+    assert Stream.objects.get().notice_words == []
+
+
+def claim_of(stream: Stream) -> Claim:
+    capture = stream.captures.get()
+    assert capture.claimed_by_id
+    return Claim(capture.pk, capture.claimed_by_id, capture.epoch)
+
+
+@pytest.mark.parametrize("end", [services.stop, lambda stream: services.fail(claim_of(stream), "refused", "No.")])
+def test_nothing_is_said_of_a_capture_that_is_over(end: Callable[[Stream], object]) -> None:
+    claim = make_claim(make_capture())
+    services.checkpoint(claim, Totals(), make_report(status=Status(State.CAPTURING, notices=tuple(Notice))))
+    end(Stream.objects.get())
+    assert Stream.objects.get().notices == ""
+
+
+def test_all_notices_together_fit_into_their_field() -> None:
+    assert len(",".join(Notice)) <= (Stream._meta.get_field("notices").max_length or 0)
+
+
+def test_repeated_samples_and_lateness_are_saved() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    counters = Counters(samples=5, repeated=2, last_sample_at=NOON, late_p50_s=0.25, late_p95_s=1.5)
+    services.checkpoint(claim, Totals(repeated=10), make_report(counters=counters))
+    capture.refresh_from_db()
+    assert (capture.repeated, capture.late_p50_s, capture.late_p95_s) == (12, 0.25, 1.5)
+    services.checkpoint(claim, Totals(repeated=10), make_report(counters=Counters(samples=5, repeated=2)))
+    capture.refresh_from_db()
+    assert capture.late_p95_s == 1.5
 
 
 def test_a_status_that_stays_is_not_written_again() -> None:
