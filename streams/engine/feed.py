@@ -22,11 +22,11 @@ SILENCE_S = 10.0
 # From PLAY to the first packet.
 FIRST_PACKET_S = 10.0
 # A picture is given when the next one begins, or when nothing has come for so long.
-QUIET_S = 0.5
+QUIET_S = 0.25
 # Whoever starts a capture waits for its first sample: packets are taken as they come. After that they are taken
-# many at a time, which costs a third (docs/engine.md); arrivals are told within QUIET_S still.
+# many at a time, which costs a third (docs/engine.md).
 EAGER_S = 5.0
-BATCH_BYTES = 256 << 10
+BATCH_BYTES, BATCH_S = 512 << 10, 1.0
 # While pictures are decoded the socket is emptied this often, so that no camera has to wait for it.
 DRAIN_S = 0.1
 
@@ -102,10 +102,10 @@ class RTSPFeed:
 
     def packets(self) -> Iterator[Packet]:
         heard_s = self._read_s = time.monotonic()
-        eager_until_s = heard_s + EAGER_S
+        eager_until_s, wait_s = heard_s + EAGER_S, QUIET_S
         has_begun = False
         while not self._stop.is_set():
-            received = self._session.receive(QUIET_S)
+            received = self._session.receive(wait_s)
             before_s, self._read_s = self._read_s, time.monotonic()
             if not received:
                 yield from self._stamped(self._pictures.settle(), heard_s)
@@ -114,7 +114,7 @@ class RTSPFeed:
             has_begun, heard_s = True, self._read_s
             yield from self._arrived(received, before_s)
             if self._read_s > eager_until_s:
-                eager_until_s = math.inf
+                eager_until_s, wait_s = math.inf, BATCH_S
                 self._session.wake_at(BATCH_BYTES)
         yield from self._last()
 

@@ -17,6 +17,6 @@ class Notice(StrEnum):
 
 _WORDS = {
     Notice.FROZEN: "The camera sends the same picture again and again.",
-    Notice.NO_KEY_FRAMES: "The camera sends no key frames, so every picture has to be decoded.",
+    Notice.NO_KEY_FRAMES: "The camera sends hardly any key frames, so nearly every picture has to be decoded.",
     Notice.OTHER_TRANSPORT: "The camera refused the transport that was asked for: the other one is used.",
 }

@@ -32,6 +32,8 @@ PATIENCE_S = 0.5
 REMEMBERED_KEYS = 4
 # Of pictures that wait undecoded: 16 s at 4 Mbit/s.
 MAX_WAITING_BYTES = 8 << 20
+# No key frame for so long: that is worth saying. Smart codecs send one in 48 s (1200 pictures) at the worst.
+KEYLESS_S = 60.0
 # No key frame for so long: begin without one. The longest distance that is a default is 10 s (zoneminder #4182).
 NO_KEY_S = 15.0
 
@@ -127,6 +129,12 @@ class Sampler:
         if self._group_bytes > MAX_WAITING_BYTES:
             yield from self._relieve()
         self._trim()
+
+    @property
+    def lacks_key_frames(self) -> bool:
+        """Whether more is decoded than a sample should need."""
+        last_s = self._keys.last_s
+        return self.decodes_all or (last_s is not None and self._ahead_s - last_s > KEYLESS_S)
 
     def refuse(self) -> None:
         """The sample that `push` has just given is damaged after all: another one is due in its place."""

@@ -227,7 +227,7 @@ class Session:
         for sample in sampler.push(packet):
             if self._keep(sample, codec):
                 has_sampled = True
-                self._note(sample, codec, sampler.decodes_all)
+                self._note(sample, codec, sampler.lacks_key_frames)
             else:
                 sampler.refuse()
         return has_sampled
@@ -264,12 +264,12 @@ class Session:
                 self._copies.keep(number for number, _, _ in self._board.ranking())
         return True
 
-    def _note(self, sample: Sample, codec: str, decodes_all: bool) -> None:
+    def _note(self, sample: Sample, codec: str, lacks_key_frames: bool) -> None:
         if self._healthy_since_s is None:
             self._healthy_since_s = self._clock.monotonic()
         notices = {
             Notice.FROZEN: self._copies.is_frozen,
-            Notice.NO_KEY_FRAMES: decodes_all,
+            Notice.NO_KEY_FRAMES: lacks_key_frames,
             Notice.OTHER_TRANSPORT: self._transport != self.settings.transport,
         }
         status = Status(

@@ -4,35 +4,45 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('streams', '0001_initial'),
+        ("streams", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='capture',
-            name='late_p50_s',
-            field=models.FloatField(blank=True, help_text='Stream time from the due time to the sample.', null=True, verbose_name='median lateness (s)'),
+            model_name="capture",
+            name="late_p50_s",
+            field=models.FloatField(
+                blank=True,
+                help_text="Stream time from the due time to the sample.",
+                null=True,
+                verbose_name="median lateness (s)",
+            ),
         ),
         migrations.AddField(
-            model_name='capture',
-            name='late_p95_s',
-            field=models.FloatField(blank=True, null=True, verbose_name='95th percentile of lateness (s)'),
+            model_name="capture",
+            name="late_p95_s",
+            field=models.FloatField(blank=True, null=True, verbose_name="95th percentile of lateness (s)"),
         ),
         migrations.AddField(
-            model_name='capture',
-            name='repeated',
-            field=models.PositiveBigIntegerField(default=0, help_text='Samples that were copies of another one.'),
+            model_name="capture",
+            name="repeated",
+            field=models.PositiveBigIntegerField(default=0, help_text="Samples that were copies of another one."),
         ),
         migrations.AddField(
-            model_name='stream',
-            name='notices',
-            field=models.CharField(blank=True, help_text='What is worth saying of the capture: codes, with commas between.', max_length=100),
+            model_name="stream",
+            name="notices",
+            field=models.CharField(
+                blank=True,
+                help_text="What is worth saying of the capture: codes, with commas between.",
+                max_length=100,
+            ),
         ),
         migrations.AlterField(
-            model_name='capture',
-            name='rejected',
-            field=models.PositiveBigIntegerField(default=0, help_text='Pictures that loss or damage made unfit to be samples.'),
+            model_name="capture",
+            name="rejected",
+            field=models.PositiveBigIntegerField(
+                default=0, help_text="Pictures that loss or damage made unfit to be samples."
+            ),
         ),
     ]
