@@ -176,7 +176,7 @@ class _Reading:
     @property
     def is_certain(self) -> bool:
         """For the standard's reading: nothing after the host speaks against it."""
-        return "#" not in self.tail and ("@" not in self.tail or self.userinfo is not None or self.is_plausible)
+        return "#" not in self.tail and ("@" not in self.tail or bool(self.userinfo) or self.is_plausible)
 
     @property
     def is_plausible(self) -> bool:

@@ -311,6 +311,13 @@ def test_an_error_never_quotes_the_address(url: str) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+@pytest.mark.parametrize("url", ["rtsps://@cam:554/@0", "rtsp://@cam:8554/x@y:1"])
+def test_an_empty_user_name_does_not_make_a_later_at_sign_certain(url: str) -> None:
+    """Without it, as it is stored, the address could be read in two ways."""
+    with pytest.raises(InvalidURL, match="in two ways"):
+        parse(url)
+
+
 # --- properties ---
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffd"), max_size=12)
@@ -335,7 +342,7 @@ def addresses(draw: st.DrawFn) -> Address:
     try:
         address = parse(url + draw(PATHS) + ("?" + query if query else ""))
     except InvalidURL:
-        reject()  # longer than it may be, once encoded
+        reject()  # longer than it may be, once encoded; or an empty user name, which says nothing of a later @
     assert (address.host, address.username, address.password) == (host, username, password)
     return address
 
