@@ -51,11 +51,14 @@ def main(words: Sequence[str] | None = None) -> int:
         facts = _facts(shown, feed, arguments.service)
         runner = Runner(shown, feed, arguments.service, say)
         found = _Found(facts)
-        found.take(runner, steps)
-        if not (arguments.quick or arguments.only or arguments.streams):
-            found.take_capacity(runner)
-        if not arguments.only or any("service" in word for word in arguments.only):
-            found.take_times(runner, arguments.timed)
+        try:
+            found.take(runner, steps)
+            if not arguments.only or any("service" in word for word in arguments.only):
+                found.take_times(runner, arguments.timed)
+            if not (arguments.quick or arguments.only or arguments.streams):
+                found.take_capacity(runner)
+        except KeyboardInterrupt:
+            found.broken.append("interrupted: the rest was not measured")
     found.print()
     found.write(arguments.json)
     return 1 if found.broken else 0

@@ -1,5 +1,6 @@
 """Carries the plan out: one contender at a time, on one feed."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,13 @@ class Result:
     """Streams that got less than half of the feed: GStreamer's server drops a client that is seconds behind."""
     tally: Tally | None = None
     late: tuple[Lateness, ...] = ()
+
+
+def _samples_of(film_s: float, interval_s: float) -> int:
+    """After so many samples of a film that is shown again and again the same ones come again. Nothing enters a
+    leaderboard then, as is the rule in a capture that lasts: of its n-th sample the chance is nine in n."""
+    whole_s = max(1, round(film_s))
+    return max(_FULL_BOARD, math.lcm(whole_s, max(1, round(interval_s))) // max(1, round(interval_s)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +148,10 @@ class Runner:
             captures.start(url, step.contender.interval_s)
         captures.wait_for_all(1, 60.0 + count * _START_S)
         if step.is_filled:
-            fill_s = _FULL_BOARD * step.contender.interval_s
+            samples = _samples_of(self._film.duration_s, step.contender.interval_s)
+            fill_s = samples * step.contender.interval_s
             self._say(f"  filling the leaderboards of {count} streams: {fill_s:.0f} s")
-            captures.wait_for_all(_FULL_BOARD, 2 * fill_s + 60.0)
+            captures.wait_for_all(samples, 2 * fill_s + 60.0)
 
     def _measure_service(self, step: Step, count: int, captures: Captures) -> Result:
         before = captures.progress()
