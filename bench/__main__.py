@@ -27,7 +27,7 @@ from bench.plan import LOOK, Step, full_plan, narrowed, quick_plan
 from bench.run import CAPACITY_TO, Result, Runner, Times
 
 _ROOT = Path(__file__).resolve().parents[1]
-_ROUNDS, _TIMED = 3, 10
+_ROUNDS, _TIMED = 2, 10
 _BEGAN_S = time.monotonic()
 
 
