@@ -112,7 +112,8 @@ def parse(text: str) -> Address:
 
 def join(public: str, secret: str) -> Address:
     """The address that gave this `public` and this `secret`."""
-    address = parse(public)
+    # With some user information there is one way to read it, whatever `@` is in the path; without, there may be two.
+    address = replace(parse(public.replace("://", "://_@", 1)), username=None, password=None)
     if not secret:
         return address
     held = json.loads(secret)
