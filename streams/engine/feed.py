@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -119,14 +120,19 @@ class RTSPFeed:
         yield from self._last()
 
     def _arrived(self, received: Sequence[memoryview], before_s: float) -> Iterator[Packet]:
-        """The pictures that are complete now. Of what was read at once each part came in its time: a line has one
-        speed, so that goes by bytes. A picture ended with the packet before the one that shows it."""
+        """The pictures that are complete now. One ended with the packet before the one that shows it."""
         push, done_bytes = self._pictures.push, 0
         per_byte_s = (self._read_s - before_s) / sum(map(len, received))
+        found: list[tuple[CodedPicture, float]] = []
         for packet in received:
             if pictures := push(packet):
-                yield from self._stamped(pictures, before_s + done_bytes * per_byte_s)
+                arrived_s = before_s + done_bytes * per_byte_s
+                found += [(picture, arrived_s) for picture in pictures]
             done_bytes += len(packet)
+        times_s = [picture.timestamp / self._session.track.clock_rate for picture, _ in found]
+        arrivals_s = spread(times_s, [arrived_s for _, arrived_s in found], before_s)
+        for (picture, _), arrived_s in zip(found, arrivals_s, strict=True):
+            yield from self._stamped([picture], arrived_s)
 
     def _last(self) -> Iterator[Packet]:
         """What has come and was not read yet, when the stop is set."""
@@ -181,3 +187,19 @@ def open_feed(address: Address, transport: str, stop: Stop) -> RTSPFeed:
         session.close()
         raise
     return RTSPFeed(session, pictures, stop, transport)
+
+
+def spread(times_s: Sequence[float], arrivals_s: Sequence[float], from_s: float) -> Sequence[float]:
+    """When pictures came that were read at once, after `from_s`.
+
+    `arrivals_s` goes by bytes: a line has one speed. But a camera sends each picture when it is filmed, and a key
+    frame has a hundred times the bytes of others: their timestamps tell it better, where these run as the clock does.
+    """
+    if len(times_s) < 2:
+        return arrivals_s
+    span_s, waited_s = max(times_s) - min(times_s), arrivals_s[-1] - from_s
+    if not waited_s / 2 < span_s <= waited_s * 1.1:
+        return arrivals_s
+    latest_s = max(times_s)
+    moments_s = [max(from_s, arrivals_s[-1] - (latest_s - time_s)) for time_s in times_s]
+    return list(itertools.accumulate(moments_s, max))  # in order of arrival, which B-frames are not shown in

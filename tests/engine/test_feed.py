@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.engine import errors, feed, rtsp
 from streams.engine.address import Address, parse
@@ -382,3 +384,43 @@ def test_stop_ends_whatever_the_camera_is_waited_for(fault: str | None) -> None:
         stop.set()
         assert done.wait(4), "it waited as long as for a camera that is silent"
         wait_until(lambda: camera.clients == 0)
+
+
+# --- when pictures came that were read at once ---
+
+
+def test_pictures_read_at_once_came_at_the_distances_of_their_timestamps() -> None:
+    """The first is a key frame with most of the bytes: by bytes, all came at the end."""
+    by_bytes = [10.9, 10.93, 10.96, 11.0]
+    assert feed.spread([5.0, 5.3, 5.6, 5.9], by_bytes, 10.0) == pytest.approx([10.1, 10.4, 10.7, 11.0])
+
+
+def test_re_ordered_pictures_came_in_the_order_of_their_packets() -> None:
+    arrivals = feed.spread([5.0, 5.9, 5.3, 5.6], [10.2, 10.5, 10.8, 11.0], 10.0)
+    assert arrivals == pytest.approx([10.1, 11.0, 11.0, 11.0])
+
+
+@pytest.mark.parametrize(
+    "times_s", [[5.0, 5.0, 5.0], [5.0, 9.0, 13.0], [5.0, 5.01, 5.02], [5.0, -3600.0, -3599.9]], ids=str
+)
+def test_timestamps_that_do_not_run_as_the_clock_does_are_not_asked(times_s: list[float]) -> None:
+    assert feed.spread(times_s, [10.2, 10.5, 11.0], 10.0) == [10.2, 10.5, 11.0]
+
+
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(0.0, 1.0)), min_size=1, max_size=30))
+def test_none_came_before_the_last_reading_or_after_this_one_and_never_back(steps: list[tuple[float, float]]) -> None:
+    arrivals_s = sorted(100.0 + share for _, share in steps)
+    found = feed.spread([time_s for time_s, _ in steps], arrivals_s, 100.0)
+    assert len(found) == len(steps)
+    assert all(100.0 <= moment_s <= arrivals_s[-1] for moment_s in found)
+    assert list(found) == sorted(found)
+
+
+def test_samples_a_second_apart_are_told_a_second_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a small feed, which is read a second at a time."""
+    monkeypatch.setattr(feed, "EAGER_S", 0.0)
+    scene = Scene(320, 240, (40, 200, 90, 120, 60), fps=10, gop_s=1.0)
+    with ScriptedCamera(scene) as camera:
+        packets = watch(address_of(camera), packets=45)
+    keys_s = [packet.arrived_s for packet in packets if packet.is_key][1:]
+    assert np.diff(keys_s) == pytest.approx([1.0] * (len(keys_s) - 1), abs=0.3)
