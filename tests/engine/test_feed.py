@@ -2,12 +2,14 @@
 
 import hashlib
 import threading
+import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice, pairwise
+from typing import cast
 from urllib.parse import quote
 
 import av
@@ -25,12 +27,17 @@ from streams.engine.decoder import LibavDecoder
 from streams.engine.errors import CaptureError
 from streams.engine.feed import RTSPFeed, open_feed
 from streams.engine.resolver import resolve
+from streams.engine.rtp import depacketizer
+from streams.engine.rtsp import RTSPSession
+from streams.engine.sdp import Track
 from tests.camera import clip
 from tests.camera.auth import Scheme
 from tests.camera.clip import AccessUnit, Clip, Codec, Scene, split_nals
 from tests.camera.faults import Fault
 from tests.camera.server import ScriptedCamera
 from tests.camera.viewer import wait_until
+
+from . import rtp_film
 
 SCENE = Scene(320, 240, (40, 200, 90, 120), fps=50, gop_s=0.2)
 HARD = "p@s/w:r%d? ö日"
@@ -416,11 +423,36 @@ def test_none_came_before_the_last_reading_or_after_this_one_and_never_back(step
     assert list(found) == sorted(found)
 
 
-def test_samples_a_second_apart_are_told_a_second_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a small feed, which is read a second at a time."""
-    monkeypatch.setattr(feed, "EAGER_S", 0.0)
-    scene = Scene(320, 240, (40, 200, 90, 120, 60), fps=10, gop_s=1.0)
-    with ScriptedCamera(scene) as camera:
-        packets = watch(address_of(camera), packets=45)
-    keys_s = [packet.arrived_s for packet in packets if packet.is_key][1:]
-    assert np.diff(keys_s) == pytest.approx([1.0] * (len(keys_s) - 1), abs=0.3)
+class Reading:
+    """In place of a session: two seconds of film in two readings, a second of the clock each."""
+
+    def __init__(self, clock: Callable[[float], None], stop: Stop) -> None:
+        self.track = Track("H264", 96, 90_000, "", {}, None)
+        sent = rtp_film.packets_by_unit(rtp_film.film("h264"))
+        self._seconds = [[packet for unit in sent[at : at + 12] for packet in unit] for at in (0, 12)]
+        self._clock, self._stop = clock, stop
+
+    def receive(self, wait_s: float) -> list[memoryview]:
+        if not self._seconds:
+            self._stop.set()
+            return []
+        self._clock(1.0)
+        return [memoryview(packet) for packet in self._seconds.pop(0)]
+
+    def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_key_frames_half_a_second_apart_are_told_so_whatever_they_weigh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small feed is read a second at a time, and key frames are most of it."""
+    now_s = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    stop = Stop()
+    reading = Reading(lambda passed_s: now_s.append(now_s.pop() + passed_s), stop)
+    pictures = depacketizer(reading.track, is_ordered=True)
+    packets = list(RTSPFeed(cast(RTSPSession, reading), pictures, stop, "tcp").packets())
+    keys_s = [packet.arrived_s for packet in packets if packet.is_key]
+    assert len(packets) >= 22
+    assert np.diff(keys_s) == pytest.approx([0.5, 0.5, 0.5], abs=0.06)
+    assert all(100.0 <= packet.arrived_s <= 102.0 for packet in packets)
