@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles requirements.in and requirements-dev.in into pins with the hashes of every published file.
+# Compiles requirements.in, requirements-s3.in and requirements-dev.in into pins with the hashes of every published file.
 # usage: scripts/requirements.sh [--upgrade | --upgrade-package NAME ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,4 +20,5 @@ trap 'rm -rf "$tools"' EXIT
 compile=(env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND="make requirements"
     "$tools/bin/pip-compile" --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras)
 "${compile[@]}" "$@" --output-file requirements.txt requirements.in
+"${compile[@]}" "$@" --output-file requirements-s3.txt requirements-s3.in
 "${compile[@]}" "$@" --output-file requirements-dev.txt requirements-dev.in

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Case, Exists, F, Q, QuerySet, When
 from django.db.models.functions import Now
 
 from .models import Capture, Host
 
 HEARTBEAT_S = 2.0
 CLAIM_S = 15.0  # seven heartbeats: a host that swaps or sits out a long checkpoint keeps its captures
+# A longer pause between two heartbeats of a host is a gap: it or the database was away.
+GAP_S = 3 * HEARTBEAT_S
 
 
 class HostTaken(Exception):
     """Two supervisors run under one host name; the later one has its claims."""
+
+
+class HostAlive(Exception):
+    """Another machine runs a supervisor under this host name, or did so a moment ago."""
 
 
 class ClaimLost(Exception):
@@ -45,8 +51,13 @@ class Claim:
 
 
 def is_free() -> Q:
-    """Captures in progress that no living host claims."""
-    return Q(finished_at=None) & (Q(claimed_by=None) | Q(claimed_by__heartbeat_at__lt=_oldest_heartbeat()))
+    """Captures in progress that no living host claims.
+
+    That a host is silent counts only while another one is heard: after the database was away everybody's
+    heartbeat is old, and whoever comes back first must not take what the others still record.
+    """
+    is_silent = Q(claimed_by__heartbeat_at__lt=_oldest_heartbeat())
+    return Q(finished_at=None) & (Q(claimed_by=None) | is_silent & Exists(_witnesses()))
 
 
 def is_alive() -> Q:
@@ -54,20 +65,36 @@ def is_alive() -> Q:
     return Q(heartbeat_at__gte=_oldest_heartbeat())
 
 
-def register(name: str, slots: int) -> Host:
-    """A supervisor starts under this name: whatever its forerunner still claimed is free again."""
+def _witnesses() -> "QuerySet[Host]":
+    """Hosts that could write all the time in which a silent one did not."""
+    return Host.objects.filter(is_alive(), steady_at__lte=_oldest_heartbeat())
+
+
+def register(name: str, slots: int, instance: str = "") -> Host:
+    """A supervisor starts under this name: whatever its forerunner still claimed is free again.
+
+    Raises HostAlive if the forerunner runs on another `instance` and may still live: look again after GAP_S.
+    """
     with transaction.atomic():
-        new = {"slots": slots, "started_at": Now(), "heartbeat_at": Now()}
-        host, _ = Host.objects.get_or_create(name=name, defaults=new)
-        Host.objects.filter(pk=host.pk).update(**new, epoch=F("epoch") + 1)
+        new = {"slots": slots, "instance": instance}
+        times = {"started_at": Now(), "heartbeat_at": Now(), "steady_at": Now(), "saved_at": Now()}
+        host, is_new = Host.objects.select_for_update().get_or_create(name=name, defaults=new | times)
+        if not is_new and host.instance != instance and _was_heard(host):
+            raise HostAlive(name)
+        Host.objects.filter(pk=host.pk).update(**new, **times, epoch=F("epoch") + 1)
         release_all(host)
     host.refresh_from_db()
     return host
 
 
-def heartbeat(host: Host) -> None:
-    """Raises HostTaken if another supervisor has registered under the same name since."""
-    if not Host.objects.filter(pk=host.pk, epoch=host.epoch).update(heartbeat_at=Now()):
+def heartbeat(host: Host, unsaved_s: float = 0.0) -> None:
+    """`unsaved_s` is the age of the oldest thing that its recorders have told and that is not saved.
+
+    Raises HostTaken if another supervisor has registered under the same name since.
+    """
+    steady_at = Case(When(heartbeat_at__lt=Now() - timedelta(seconds=GAP_S), then=Now()), default=F("steady_at"))
+    times = {"heartbeat_at": Now(), "steady_at": steady_at, "saved_at": Now() - timedelta(seconds=unsaved_s)}
+    if not Host.objects.filter(pk=host.pk, epoch=host.epoch).update(**times):
         raise HostTaken(host.name)
 
 
@@ -110,6 +137,11 @@ def _claim(host: Host, candidate: Candidate) -> int:
     return Capture.objects.filter(
         pk=candidate.capture_id, epoch=candidate.epoch, finished_at=None, stop_requested_at=None
     ).update(claimed_by=host, host_name=host.name, epoch=F("epoch") + 1)
+
+
+def _was_heard(host: Host) -> bool:
+    """Within the last gap."""
+    return Host.objects.filter(pk=host.pk, heartbeat_at__gte=Now() - timedelta(seconds=GAP_S)).exists()
 
 
 def _oldest_heartbeat() -> "Now":

@@ -39,15 +39,22 @@ class Ending(models.TextChoices):
 
 
 class Host(models.Model):
-    """A machine or container that runs a supervisor. Silent for CLAIM_S, it has lost its claims."""
+    """A machine or container that runs a supervisor. Silent for CLAIM_S, it has lost its claims.
+
+    `steady_at`: since when its heartbeats come without a gap. `saved_at`: all that its recorders had sampled up to
+    then is saved. `instance`: tells two machines of one name apart.
+    """
 
     name = models.CharField(max_length=100, unique=True)
     slots = models.PositiveIntegerField()
     epoch = models.PositiveIntegerField(
         default=0, help_text="Grows with every supervisor that starts under the name."
     )
+    instance = models.CharField(max_length=32, default="", editable=False)
     started_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField()
+    steady_at = models.DateTimeField()
+    saved_at = models.DateTimeField()
 
     class Meta:
         ordering = ("name",)
