@@ -3,12 +3,15 @@
 A variable `X` can also be read from the file that `X_FILE` names. Every wrong value is told in one message.
 """
 
+import importlib.util
 import logging
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
+from django.core.exceptions import ImproperlyConfigured
 from environs import FileAwareEnv, ValidationError, validate
 
 from . import keys
@@ -33,6 +36,16 @@ def _are_fernet_keys(keys: list[str]) -> None:
             raise ValidationError("Each must be a Fernet key: 32 bytes in URL-safe base64.") from None
 
 
+def _is_http_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_one = False
+    if url and not is_one:
+        raise ValidationError("It must be a URL: http://host:port or https://host:port.")
+
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(eager=False, strip_whitespace=True)
 
@@ -43,10 +56,22 @@ MEDIA_URL = "media/"  # never routed: pictures are served by views
 DATABASES = {"default": env.dj_db_url("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
 PORT = env.int("PORT", 8000, validate=validate.Range(1, 65535))
 HOST = env.str("HOST", "127.0.0.1")
+# Pictures in an S3-compatible store in place of MEDIA_ROOT. Without keys here boto3 looks where it always does:
+# AWS_ACCESS_KEY_ID, its own files, the machine's role.
+S3_BUCKET = env.str("S3_BUCKET", "")
+_s3_options = {
+    "bucket_name": S3_BUCKET,
+    "endpoint_url": env.str("S3_ENDPOINT_URL", "", validate=_is_http_url),
+    "region_name": env.str("S3_REGION", "") or None,
+    "access_key": env.str("S3_ACCESS_KEY_ID", "") or None,
+    "secret_key": env.str("S3_SECRET_ACCESS_KEY", "") or None,
+    "location": env.str("S3_PREFIX", "").strip("/"),
+}
 
 # --- capturing ---------------------------------------------------------------------------------------------
 CAPTURE_HOST_NAME = env.str("CAPTURE_HOST_NAME", socket.gethostname(), validate=validate.Length(1, 100))
 CAPTURE_SLOTS = env.int("CAPTURE_SLOTS", 64, validate=validate.Range(0, 10_000))
+CAPTURE_KEEP_DAYS = env.float("CAPTURE_KEEP_DAYS", 0.0, validate=validate.Range(0, 36_500))
 
 # --- security ----------------------------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", False)
@@ -62,7 +87,18 @@ env.seal()
 SECRET_KEY = _secret_key or keys.secret_key(DATA_DIR)
 CREDENTIALS_KEYS = _credentials_keys or [keys.credentials_key(DATA_DIR)]
 
+if S3_BUCKET and not importlib.util.find_spec("storages"):
+    raise ImproperlyConfigured("S3_BUCKET is set, which needs django-storages: pip install -r requirements-s3.txt")
+STORAGES: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+if S3_BUCKET:
+    STORAGES["default"] = {"BACKEND": "rtspsite.object_store.ObjectStore", "OPTIONS": _s3_options}
+
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+# Health checks and Prometheus ask the website itself, not the proxy in front.
+SECURE_REDIRECT_EXEMPT = ["^livez$", "^readyz$", "^metrics$"]
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
@@ -95,6 +131,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "streams.views.DatabaseAway",
 ]
 TEMPLATES = [
     {
@@ -156,7 +193,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
-    "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}},
+    "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}, "without_probes": {"()": "rtspsite.logs.WithoutProbes"}},
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line"},
         "access": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_query"]},
@@ -166,6 +203,6 @@ LOGGING = {
         "streams": {"level": LOG_LEVEL},
         "django.server": {"handlers": ["access"], "level": "INFO", "propagate": False},
         "django-q": {"level": "WARNING"},
-        "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
+        "django.request": {"level": "ERROR", "filters": ["without_probes"]},  # wrong input is answered, not logged
     },
 }

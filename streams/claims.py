@@ -57,7 +57,7 @@ def is_free() -> Q:
     heartbeat is old, and whoever comes back first must not take what the others still record.
     """
     is_silent = Q(claimed_by__heartbeat_at__lt=_oldest_heartbeat())
-    return Q(finished_at=None) & (Q(claimed_by=None) | is_silent & Exists(_witnesses()))
+    return Q(finished_at=None) & (Q(claimed_by=None) | is_silent & Q(Exists(_witnesses())))
 
 
 def is_alive() -> Q:

@@ -111,9 +111,14 @@ class Stream(CaptureSettings):
         return join(self.url, self.credentials)
 
     @property
+    def notice_sentences(self) -> dict[str, str]:
+        """Code to sentence."""
+        return {code: Notice(code).words for code in self.notices.split(",") if code}
+
+    @property
     def notice_words(self) -> list[str]:
         """Each notice as one sentence."""
-        return [Notice(code).words for code in self.notices.split(",") if code]
+        return list(self.notice_sentences.values())
 
 
 class Capture(CaptureSettings):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from django.db.models import F, OuterRef, Prefetch, Q, QuerySet, Subquery, Window
+from django.db.models import F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum, Window
 from django.db.models.functions import RowNumber
 
 from . import claims
@@ -50,13 +50,6 @@ def unclaimed() -> Unclaimed:
     )
 
 
-def candidate(capture_id: int) -> Candidate | None:
-    """The capture, if it is wanted and free."""
-    rows = Capture.objects.filter(claims.is_free(), pk=capture_id, stop_requested_at=None)
-    epoch = rows.values_list("epoch", flat=True).first()
-    return None if epoch is None else Candidate(capture_id, epoch)
-
-
 def capture_to_finish(capture_id: int) -> Capture | None:
     """The capture, if it was stopped and no living host records it."""
     rows = Capture.objects.filter(claims.is_free(), pk=capture_id, stop_requested_at__isnull=False)
@@ -85,6 +78,32 @@ def with_rank(frames: "QuerySet[Frame]") -> "QuerySet[Frame]":
 
 def has_living_host() -> bool:
     return Host.objects.filter(claims.is_alive()).exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Of all living hosts together: `slots`, and how many captures in progress want them, oldest first."""
+
+    slots: int | None
+    """None: no host lives."""
+    wanted: tuple[tuple[int, int], ...]
+    """Ids of capture and stream."""
+
+    def ahead_of(self, capture_id: int) -> int:
+        """How many have to end before this one has a slot; 0 if it need not wait for that."""
+        return self._ahead(sum(other < capture_id for other, _ in self.wanted))
+
+    def ahead_by_stream(self) -> dict[int, int]:
+        return {stream_id: self._ahead(place) for place, (_, stream_id) in enumerate(self.wanted)}
+
+    def _ahead(self, place: int) -> int:
+        return 0 if self.slots is None else max(0, place - self.slots + 1)
+
+
+def room() -> Room:
+    slots = Host.objects.filter(claims.is_alive()).aggregate(slots=Sum("slots"))["slots"]
+    rows = Capture.objects.filter(finished_at=None).order_by("id")
+    return Room(slots, tuple(rows.values_list("id", "stream_id")))
 
 
 def streams_with_latest() -> "QuerySet[Stream]":

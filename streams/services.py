@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.core.files.base import ContentFile
+from django.core.files.storage import Storage
 from django.db import IntegrityError, transaction
 from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Now
@@ -19,6 +20,7 @@ from .claims import Candidate, Claim, ClaimLost
 from .engine import sheet
 from .engine.address import MAX_NAME_LENGTH, Address, check_literal
 from .engine.errors import AddressRefused, CaptureError, RecorderDied, Unreachable
+from .engine.notices import Notice
 from .engine.resolver import resolve
 from .engine.session import Picture, Report, State
 from .engine.session import Status as EngineStatus
@@ -174,10 +176,13 @@ def _nudge(job: str, capture_id: int) -> None:
 
 
 def place(capture_id: int, host_name: str) -> bool:
-    """Check the address and claim the capture for this host if it is alive, free and has a slot."""
+    """Check the address and claim the capture for this host if it is alive, free and has a slot.
+
+    Not while older ones wait: the tick claims them first, and this one after them.
+    """
     host = Host.objects.filter(claims.is_alive(), name=host_name).first()
-    candidate = queries.candidate(capture_id)
-    if host is None or candidate is None:
+    candidate = next(iter(queries.unclaimed().to_capture), None)
+    if host is None or candidate is None or candidate.capture_id != capture_id:
         return False
     try:
         resolve(Stream.objects.get(captures=capture_id).address)
@@ -214,24 +219,41 @@ class Totals:
         return cls(capture.samples, capture.missed, capture.rejected, capture.repeated, capture.connections)
 
 
-def checkpoint(claim: Claim, base: Totals, report: Report) -> frozenset[int]:
-    """Save what a recorder reports; the numbers of all frames that are saved now.
+def checkpoint(claim: Claim, base: Totals, report: Report, known: EngineStatus | None = None) -> frozenset[int]:
+    """Save what a recorder reports; the numbers of all frames that are saved now. `known` is the status saved last.
 
     The JPEG files are written first, then rows and counters in one transaction, and the files of evicted frames
     go last: at any instant each row has its whole file. Raises ClaimLost, and then leaves nothing behind; OSError
     when a file cannot be written.
     """
+    if not report.fresh and report.status == known:  # most often: one statement, no transaction
+        _save_counters(claim, base, report)
+        return frozenset(number for number, _ in report.board)
     frames = _write_files(claim.capture_id, report.fresh)
     try:
         with transaction.atomic():
             _save_counters(claim, base, report)
             evicted = _save_frames(claim, report, frames) if frames else []
-            _save_status(claim, report.status)
+            if report.status != known:
+                _save_status(claim, report.status)
     except BaseException:
         _delete_files(frames)
         raise
     _delete_files(evicted)
     return frozenset(number for number, _ in report.board)
+
+
+def saved_status(stream: Stream) -> EngineStatus:
+    """Where the last recorder of the stream stood, as its successor has to know it: whether it waited."""
+    if not stream.attempt or stream.next_attempt_at is None:
+        return EngineStatus()
+    return EngineStatus(
+        State.RECONNECTING,
+        stream.error_code,
+        stream.error_text,
+        stream.attempt,
+        stream.next_attempt_at.timestamp(),
+    )
 
 
 def hand_over(claim: Claim) -> None:
@@ -245,12 +267,17 @@ def hand_over(claim: Claim) -> None:
 
 
 def note_death(claim: Claim) -> None:
-    """The recorder is gone without a word; another one will go on with what was saved. Raises ClaimLost."""
+    """The recorder is gone without a word; another one will go on with what was saved. Raises ClaimLost.
+
+    One that waited for its next attempt leaves that as it is: its successor waits on.
+    """
     error = RecorderDied()
     with transaction.atomic():
         if not claim.rows().update(error_code=error.code, error_text=str(error)):
             raise ClaimLost
-        _save_status(claim, EngineStatus(State.RECONNECTING, error.code, str(error)))
+        rows = Stream.objects.filter(captures=claim.capture_id, attempt=0).exclude(status=Status.STOPPING)
+        fields = {"error_code": error.code, "error_text": str(error), "notices": ""}
+        rows.update(status=Status.RECONNECTING, status_at=Now(), **fields)
 
 
 def fail(claim: Claim, error_code: str, error_text: str) -> None:
@@ -270,13 +297,19 @@ def finish(capture_id: int) -> bool:
     capture = queries.capture_to_finish(capture_id)
     if capture is None or not _fence(capture):
         return False
-    _write_grid(capture)
+    try:
+        _write_grid(capture)
+    except OSError:
+        Stream.objects.filter(pk=capture.stream_id).update(notices=Notice.STORAGE_FULL.value)
+        raise
+    litter = _litter(capture)
     with transaction.atomic():
         rows = Capture.objects.filter(pk=capture_id, epoch=capture.epoch, finished_at=None)
         is_ours = bool(rows.update(grid=capture.grid.name, finished_at=Now(), claimed_by=None))
         if is_ours:
             status = Status.FAILED if capture.ending == Ending.FAILED else Status.IDLE
             _set_status(capture.stream_id, status, capture.error_code, capture.error_text)
+            _delete_names(capture.grid.storage, litter)  # a kill before the commit leaves all of this to do again
     if not is_ours:
         _delete(capture.grid)
     if is_ours:
@@ -343,7 +376,8 @@ def _save_frames(claim: Claim, report: Report, frames: list[Frame]) -> list[Fram
     board = {number for number, _ in report.board}
     saved = {frame.number: frame for frame in Frame.objects.filter(capture=claim.capture_id)}
     evicted = [frame for number, frame in saved.items() if number not in board]
-    Frame.objects.filter(pk__in=[frame.pk for frame in evicted]).delete()
+    if evicted:
+        Frame.objects.filter(pk__in=[frame.pk for frame in evicted]).delete()
     Frame.objects.bulk_create([frame for frame in frames if frame.number not in saved])
     return evicted + [frame for frame in frames if frame.number in saved]
 
@@ -360,9 +394,9 @@ def _save_status(claim: Claim, status: EngineStatus) -> None:
 
 
 def _queue_again(capture_id: int) -> None:
-    """The stream waits for a host, unless it is being stopped."""
+    """The stream waits for a host, unless it is being stopped. When the next attempt is due stays written."""
     rows = Stream.objects.filter(captures=capture_id).exclude(status=Status.STOPPING)
-    rows.update(status=Status.QUEUED, status_at=Now(), attempt=0, next_attempt_at=None, notices="")
+    rows.update(status=Status.QUEUED, status_at=Now(), notices="")
 
 
 def _set_status(stream_id: int, status: Status, error_code: str, error_text: str) -> None:
@@ -389,7 +423,7 @@ def _write_grid(capture: Capture) -> None:
     grid = _compose(capture)
     if grid is None:
         return
-    capture.grid.name = f"grids/{capture.pk}-{secrets.token_hex(4)}.jpg"
+    capture.grid.name = f"grids/{capture.pk}/{secrets.token_hex(4)}.jpg"
     try:
         _write(capture.grid, grid)
     except BaseException:
@@ -414,6 +448,20 @@ def _compose(capture: Capture) -> bytes | None:
     return sheet.compose(pictures, sheet.grid_columns(capture.count)) if pictures else None
 
 
+def _litter(capture: Capture) -> list[str]:
+    """Files of a capture that nobody writes about any more, which no row knows: killed processes left them."""
+    known = {str(frame.image.name) for frame in capture.frames.all()} | {str(capture.grid.name)}
+    found: set[str] = set()
+    for folder in (f"frames/{capture.pk}", f"grids/{capture.pk}"):
+        try:
+            found |= {f"{folder}/{name}" for name in capture.grid.storage.listdir(folder)[1]}
+        except FileNotFoundError:
+            continue
+        except Exception:  # each storage has errors of its own
+            log.warning("folder=%s cannot be listed", folder, exc_info=True)
+    return sorted(found - known)
+
+
 def _is_late(capture: Capture) -> bool:
     stopped_at = capture.stop_requested_at or capture.started_at
     return (datetime.now(UTC) - stopped_at).total_seconds() > GIVE_UP_FILES_S
@@ -425,13 +473,17 @@ def _delete_files(frames: Iterable[Frame]) -> None:
 
 
 def _delete(file: FieldFile) -> None:
+    if file.name:
+        _delete_names(file.storage, [file.name])
+
+
+def _delete_names(storage: Storage, names: Iterable[str]) -> None:
     """What cannot be deleted now is litter, not a loss."""
-    if not file.name:
-        return
-    try:
-        file.storage.delete(file.name)
-    except Exception:  # each storage has errors of its own
-        log.warning("file=%s could not be deleted", file.name, exc_info=True)
+    for name in names:
+        try:
+            storage.delete(name)
+        except Exception:  # each storage has errors of its own
+            log.warning("file=%s could not be deleted", name, exc_info=True)
 
 
 def _moment(seconds: float) -> datetime:

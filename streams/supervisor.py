@@ -6,7 +6,7 @@ import select
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from django.db import DataError, IntegrityError, close_old_connections
 from django.db import Error as DatabaseFailed
@@ -14,8 +14,9 @@ from django.db import Error as DatabaseFailed
 from . import claims, queries, services
 from .claims import Claim, ClaimLost
 from .cluster import Cluster
-from .engine.backoff import Backoff
+from .engine.backoff import HEALTHY_S, Backoff
 from .engine.errors import CaptureError, Retry
+from .engine.notices import Notice
 from .engine.recorder import RecorderProcess
 from .engine.session import Report, Seed, Settings, State, Status
 from .engine.wire import Changed
@@ -30,6 +31,10 @@ AWAY_S = 0.5
 # A recorder that has not answered for so long hangs; it may take LEAVE_S to say farewell to its camera.
 SILENT_S = 10.0
 LEAVE_GRACE_S = 4.0
+# A host that is told to leave is gone within 5 s, whatever its recorders and the database do.
+HOST_LEAVE_S = 4.0
+# At most so many are started in one tick, so that those that run are heard meanwhile.
+STARTS = 16
 # What a lost job leaves undone, the tick does after this: jobs start within a poll, 0.2 s.
 FINISH_AFTER_S = 1.0
 
@@ -85,10 +90,14 @@ class _Recorder:
     base: services.Totals
     started_s: float
     pulled_s: float = 0.0
+    settled_s: float = 0.0
+    """All that it had sampled up to then is saved; monotonic."""
     saved: frozenset[int] = frozenset()
     last: Report | None = None
     """What was saved last."""
-    status: Status = field(default_factory=Status)
+    status: Status | None = None
+    """The status that was saved last."""
+    is_storage_full: bool = False
     left_s: float | None = None
     """When it was asked to leave."""
     final: Report | None = None
@@ -98,10 +107,16 @@ class _Recorder:
 
 @dataclass(slots=True)
 class _Restart:
-    """When a recorder that ended by itself may be replaced."""
+    """When a recorder that ended by itself may be replaced: at once, and if that one dies soon, later and later."""
 
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff | None = None
     at_s: float = 0.0
+
+    def note_death(self, now_s: float, lived_s: float) -> None:
+        if self.backoff is None or lived_s >= HEALTHY_S:
+            self.backoff, self.at_s = Backoff(), now_s
+        else:
+            self.at_s = now_s + self.backoff.after(Retry.QUICK)
 
 
 class Supervisor:
@@ -167,7 +182,7 @@ class Supervisor:
         self.cluster.stop()
         for recorder in self._recorders.values():
             self._ask_to_leave(recorder)
-        limit_s = time.monotonic() + LEAVE_GRACE_S + 1.0
+        limit_s = time.monotonic() + HOST_LEAVE_S
         while self._recorders and time.monotonic() < limit_s:
             self._try(self._hear)
             self.wait()
@@ -219,18 +234,35 @@ class Supervisor:
 
     def _save(self, recorder: _Recorder, report: Report) -> bool:
         """Checkpoint what is new; whether it worked. What cannot be written the recorder keeps and says again."""
-        if report == recorder.last:
-            return True
-        try:
-            recorder.saved = services.checkpoint(recorder.claim, recorder.base, report)
-        except OSError as error:
-            _log(recorder, logging.ERROR, "checkpoint failed error=%s", error.strerror)
+        if report != recorder.last and not self._checkpoint(recorder, report):
             return False
-        recorder.last = None if report.fresh else report
-        if report.status != recorder.status:
-            recorder.status = report.status
-            _log_status(recorder)
+        recorder.settled_s = max(recorder.settled_s, recorder.pulled_s)
         return True
+
+    def _checkpoint(self, recorder: _Recorder, report: Report) -> bool:
+        try:
+            recorder.saved = services.checkpoint(recorder.claim, recorder.base, report, recorder.status)
+        except OSError as error:
+            if not recorder.is_storage_full:
+                _log(recorder, logging.ERROR, "checkpoint failed error=%s", error.strerror)
+            recorder.is_storage_full = True
+            full = replace(report.status, notices=(*report.status.notices, Notice.STORAGE_FULL))
+            services.checkpoint(
+                recorder.claim, recorder.base, replace(report, fresh=(), status=full), recorder.status
+            )
+            self._note_status(recorder, full)
+            return False
+        if recorder.is_storage_full:
+            recorder.is_storage_full = False
+            _log(recorder, logging.INFO, "checkpoint worked again")
+        recorder.last = None if report.fresh else report
+        self._note_status(recorder, report.status)
+        return True
+
+    def _note_status(self, recorder: _Recorder, status: Status) -> None:
+        last, recorder.status = recorder.status, status
+        if last is None or replace(last, notices=()) != replace(status, notices=()):
+            _log_status(recorder, status)
 
     def _take_leave(self, recorder: _Recorder, final: Report, now_s: float) -> None:
         """A recorder ended by its own will: it was told to, it must not go on, or its camera hangs.
@@ -263,14 +295,15 @@ class Supervisor:
     def _restart_later(self, recorder: _Recorder) -> None:
         now_s = time.monotonic()
         restart = self._restarts.setdefault(recorder.claim.capture_id, _Restart())
-        restart.at_s = now_s + restart.backoff.after(Retry.QUICK, now_s - recorder.started_s)
+        restart.note_death(now_s, now_s - recorder.started_s)
 
     # --- acting ---
 
     def _heartbeat(self) -> None:
         now_s = time.monotonic()
         if now_s - self._heartbeat_s >= claims.HEARTBEAT_S:
-            claims.heartbeat(self.host)
+            settled_s = min((recorder.settled_s for recorder in self._recorders.values()), default=now_s)
+            claims.heartbeat(self.host, now_s - settled_s)
             self._heartbeat_s = now_s
 
     def _claim_and_finish(self) -> None:
@@ -305,7 +338,8 @@ class Supervisor:
             self._ask_to_leave(self._recorders[capture_id])
         for row in todo.hand_over:
             services.hand_over(self._claim(row))
-        for row in todo.start:
+        for row in todo.start[:STARTS]:
+            self._heartbeat()
             self._try_to_start(row)
 
     def _claim(self, row: Wanted) -> Claim:
@@ -324,12 +358,14 @@ class Supervisor:
         stream = capture.stream
         settings = Settings(stream.address, capture.interval_s, capture.count, capture.transport)
         board = tuple((frame.number, frame.score) for frame in capture.frames.all())
+        now_s = time.monotonic()
         recorder = _Recorder(
-            process=RecorderProcess(settings, Seed(capture.samples, board)),
+            process=RecorderProcess(settings, Seed(capture.samples, board, services.saved_status(stream))),
             claim=self._claim(row),
             name=stream.name,
             base=services.Totals.of(capture),
-            started_s=time.monotonic(),
+            started_s=now_s,
+            settled_s=now_s,
         )
         self._recorders[row.capture_id] = recorder
         _log(recorder, logging.INFO, "recorder started pid=%s frames_kept=%s", recorder.process.pid, len(board))
@@ -369,9 +405,8 @@ def _log(recorder: _Recorder, level: int, event: str, *values: object) -> None:
     log.log(level, f"stream=%s capture=%s {event}", recorder.name, recorder.claim.capture_id, *values)
 
 
-def _log_status(recorder: _Recorder) -> None:
+def _log_status(recorder: _Recorder, status: Status) -> None:
     """One line for each change of state."""
-    status = recorder.status
     if status.video:
         video = status.video
         _log(recorder, logging.INFO, "capturing codec=%s size=%sx%s", video.codec, video.width, video.height)

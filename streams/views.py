@@ -8,23 +8,26 @@ from functools import wraps
 from typing import Any
 
 from django.contrib.admin.views.decorators import staff_member_required
-from django.db import DatabaseError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 from django.db.models.fields.files import FieldFile
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
+from django.views.decorators.cache import cache_control
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from . import doors, queries, services
+from . import doors, health, metrics, queries, services
 from .engine.errors import AddressRefused
 from .forms import StartForm, StopForm, mistakes
-from .models import Capture, Frame, Stream
+from .models import Capture, Frame, Status, Stream
 
 log = logging.getLogger(__name__)
+readiness = health.Readiness()
 
 STOP_WAIT_S = 10.0
 POLL_S = 0.05
+RETRY_AFTER_S = 5
 # A page is one file: nothing is loaded from anywhere, no script runs.
 PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"
 
@@ -50,11 +53,27 @@ def call(view: View) -> View:
             return view(request, doors.fields(request), *args, **kwargs)
         except doors.BadInput as error:
             return _mistaken(request, {error.field: {"code": error.code, "message": str(error)}})
-        except OperationalError:
-            log.exception("%s failed: database away", request.path)
-            return _refusal(request, 503, "database_away", "The database is away: try again in a moment.")
 
     return csrf_exempt(guarded)
+
+
+class DatabaseAway:
+    """Middleware: whatever needs the database while it is away is answered with 503 and one line in the log."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self._get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, OperationalError | InterfaceError):
+            return None
+        log.error("%s %s failed: database away error=%s", request.method, request.path, type(error).__name__)
+        words = "The database is away: try again in a moment. What is being captured goes on meanwhile."
+        response = _refusal(request, 503, "database_away", words)
+        response["Retry-After"] = str(RETRY_AFTER_S)
+        return response
 
 
 @call
@@ -88,7 +107,8 @@ def stop(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
 
 def _started(request: HttpRequest, started: services.Started) -> HttpResponse:
     capture, stream = started.capture, started.capture.stream
-    has_host = queries.has_living_host()
+    room = queries.room()
+    ahead = room.ahead_of(capture.pk) if stream.status == Status.QUEUED else 0
     words = "Video stream started" if started.is_new else "Video stream is already running"
     answer = {
         "process_name": stream.name,
@@ -98,19 +118,27 @@ def _started(request: HttpRequest, started: services.Started) -> HttpResponse:
         "count": capture.count,
         "capture": capture.pk,
         "is_new": started.is_new,
-        "has_host": has_host,
+        "has_host": room.slots is not None,
+        "slots": room.slots or 0,
+        "waits_for": ahead,
         "message": words,
     }
     line = f"{words}: process_name={stream.name} interval={capture.interval_s:g} count={capture.count} "
     line += f"status={stream.status}"
-    if not has_host:
+    if room.slots is None:
         line += "\nNo supervisor is running: capturing begins when one is (manage.py supervise)."
+    elif ahead:
+        line += f"\nAll slots are taken ({room.slots}): capturing begins when {_ended(ahead)}."
     status = 201 if started.is_new else 200
     if _wants(request) == "json":
         return JsonResponse(answer, status=status)
     if _wants(request) == "html":
         return _page(request, "streams/message.html", {"title": words, "lines": line.splitlines()}, status)
     return HttpResponse(line + "\n", content_type="text/plain; charset=utf-8", status=status)
+
+
+def _ended(captures: int) -> str:
+    return "another capture has ended" if captures == 1 else f"{captures} other captures have ended"
 
 
 def _wait_until_finished(capture: Capture) -> Capture:
@@ -142,8 +170,10 @@ def _result(request: HttpRequest, capture: Capture, *, is_answer: bool = True) -
         status, code = 409, "not_enough_frames"
     if _wants(request) == "json":
         return JsonResponse(_result_data(capture, frames, code), status=status if is_answer else 200)
+    waits_for = _waits_for(capture)
     context = {
         "capture": capture,
+        "waiting": waits_for and _ended(waits_for),
         "frames": frames,
         "grid": _data_uri(capture.grid),
         "is_complete": is_complete,
@@ -153,12 +183,21 @@ def _result(request: HttpRequest, capture: Capture, *, is_answer: bool = True) -
     return _page(request, "streams/capture.html", context, status if is_answer else 200)
 
 
+def _waits_for(capture: Capture) -> int:
+    """How many other captures have to end before this one has a slot."""
+    if capture.is_finished or capture.stream.status != Status.QUEUED:
+        return 0
+    return queries.room().ahead_of(capture.pk)
+
+
 def _result_data(capture: Capture, frames: list[Frame], code: str) -> dict[str, Any]:
     return {
         "process_name": capture.stream.name,
         "capture": capture.pk,
         "status": "finished" if capture.is_finished else capture.stream.status,
         "next_attempt_at": None if capture.is_finished else capture.stream.next_attempt_at,
+        "waits_for": _waits_for(capture),
+        "notices": {} if capture.is_finished else capture.stream.notice_sentences,
         "code": code or "complete",
         "message": _sentence(capture, len(frames), code),
         "started_at": capture.started_at,
@@ -227,25 +266,37 @@ def _image(image: FieldFile) -> FileResponse:
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    context = {"streams": queries.streams_with_latest(), "has_host": queries.has_living_host()}
+    room = queries.room()
+    ahead = room.ahead_by_stream()
+    rows = [
+        (stream, _ended(ahead[stream.pk]) if stream.status == Status.QUEUED and ahead.get(stream.pk) else "")
+        for stream in queries.streams_with_latest()
+    ]
+    context = {"streams": rows, "has_host": room.slots is not None, "slots": room.slots}
     return _page(request, "streams/index.html", context, 200)
 
 
 @require_safe
+@cache_control(no_store=True)
 def livez(request: HttpRequest) -> HttpResponse:
-    """This process answers."""
+    """This process answers; nothing else is asked."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 
 @require_safe
+@cache_control(no_store=True)
 def readyz(request: HttpRequest) -> JsonResponse:
-    """The database answers and a supervisor lives: 200, else 503 and which does not."""
-    try:
-        connection.ensure_connection()
-        found = {"database": True, "supervisor": queries.has_living_host()}
-    except DatabaseError:
-        found = {"database": False, "supervisor": False}
-    return JsonResponse(found, status=200 if all(found.values()) else 503)
+    """What has to be there to serve: 200, or 503 if something is not; each with a sentence."""
+    found = health.checks()
+    answer = {name: {"ok": check.is_ok, "message": check.message} for name, check in found.items()}
+    return JsonResponse(answer, status=200 if readiness.note(found) else 503)
+
+
+@require_safe
+@cache_control(no_store=True)
+def metrics_page(request: HttpRequest) -> HttpResponse:
+    """For Prometheus: 200 also without the database, and then a metric says so."""
+    return HttpResponse(metrics.page(), content_type=metrics.CONTENT_TYPE)
 
 
 # --- answers --------------------------------------------------------------------------------------

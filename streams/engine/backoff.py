@@ -22,6 +22,10 @@ class Backoff:
     attempt: int = field(default=0, init=False)
     _ladder: Retry | None = field(default=None, init=False)
 
+    def resume(self, retry: Retry, attempt: int) -> None:
+        """Go on where another one was after so many failures: a restart must not lead to a quick retry."""
+        self.attempt, self._ladder = attempt, retry
+
     def after(self, retry: Retry, healthy_s: float = 0.0) -> float:
         """Seconds to wait after a failure; `healthy_s` is for how long frames had come before it.
 

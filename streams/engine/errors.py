@@ -20,6 +20,7 @@ Each class says its `code` (the same in JSON, pages, logs and the admin), its pl
     `-- RecorderDied        recorder_died        quick
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import ClassVar
 
@@ -126,3 +127,17 @@ class Undecodable(CaptureError):
 class RecorderDied(CaptureError):
     code = "recorder_died"
     words = "The recorder of this stream ended unexpectedly and is started again."
+
+
+def retry_of(code: str) -> Retry | None:
+    """How the error of this code is retried; None for a code that no error has."""
+    return _RETRIES.get(code)
+
+
+def _tree(error: type[CaptureError]) -> Iterator[type[CaptureError]]:
+    for child in error.__subclasses__():
+        yield child
+        yield from _tree(child)
+
+
+_RETRIES = {error.code: error.retry for error in _tree(CaptureError)}

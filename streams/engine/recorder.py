@@ -29,6 +29,10 @@ from .wire import BadMessage, Changed, Inbox, Leave, Message, Pull, encode
 WATCH_S = 1.0
 # A camera gets this long for its TEARDOWN before the recorder leaves without it.
 LEAVE_S = 2.0
+# The kernel ends a recorder whose answering thread has not run for so long: its supervisor may be gone.
+DEAD_S = 30.0
+# A killed process is gone at once, unless the system itself hangs with it.
+END_S = 1.0
 _READ_BYTES = 1 << 20
 _READS = 64  # of one recorder, before the others are heard
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -42,6 +46,7 @@ _CONTEXT.set_forkserver_preload([f"{__package__}.preload"])
 def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
     """The recorder's main function: capture until told to leave or until the supervisor is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process without asking Python
     _give_memory_back()
     cv2.setNumThreads(1)
     _Recorder(settings, seed, link).run()
@@ -67,6 +72,7 @@ class _Recorder:
     def run(self) -> None:
         self._thread.start()
         try:
+            signal.setitimer(signal.ITIMER_REAL, DEAD_S)
             while self._answer():
                 pass
         except OSError:
@@ -118,6 +124,7 @@ class _Recorder:
     def _watch(self) -> bool:
         """By the clock, however often the supervisor asks; whether to go on."""
         self._watched_s = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, DEAD_S)
         error = self._session.overdue()
         if error:
             self._session.fail(error)
@@ -163,6 +170,8 @@ class RecorderProcess:
                 target=record, args=(settings, seed, far), daemon=True
             )
             self._process.start()
+        # Not by its number, which is another process's if the fork server has reaped it or is gone itself.
+        self._handle = os.pidfd_open(self.pid)
 
     @property
     def pid(self) -> int:
@@ -205,9 +214,14 @@ class RecorderProcess:
         self._is_open = False
         self._link.close()
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        self._process.join()
-        self._process.close()
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        gone = select.poll()
+        gone.register(self._handle, select.POLLIN)
+        if gone.poll(END_S * 1000):
+            self._process.join(END_S)
+        os.close(self._handle)
+        if self._process.exitcode is not None:
+            self._process.close()
 
     def _ask(self, message: Message) -> None:
         if self.asked_s is None:

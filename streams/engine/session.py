@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from . import errors
 from .address import Address
-from .backoff import Backoff
+from .backoff import LADDERS, Backoff
 from .clock import Clock, Stop, Stopped, SystemClock
 from .copies import Copies
 from .errors import CaptureError, Retry, TransportRefused
@@ -30,6 +30,7 @@ FRAME_S = 30.0
 KEY_FRAME_S = 120.0
 # Samples whose lateness is remembered.
 REMEMBERED = 1000
+LONGEST_WAIT_S = 1.25 * max(longest_s for _, longest_s in LADDERS.values())
 OTHER = {"tcp": "udp", "udp": "tcp"}
 
 
@@ -51,14 +52,6 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Seed:
-    """What earlier recorders of the capture saved: (number, score) of each frame, and the last sample's number."""
-
-    samples: int = 0
-    board: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Status:
     """Where the capture stands. `next_attempt_at` is wall-clock time, seconds since 1970 UTC."""
 
@@ -69,6 +62,18 @@ class Status:
     next_attempt_at: float | None = None
     video: Video | None = None
     notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What earlier recorders of the capture saved: (number, score) of each frame, and the last sample's number.
+
+    `status`: where the last one stood. If it waited to connect again, this one waits for as long as was left.
+    """
+
+    samples: int = 0
+    board: tuple[tuple[int, float], ...] = ()
+    status: Status = Status()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ class Session:
         self._copies = Copies(seed.board)
         self._transport = settings.transport
         self._number = seed.samples
-        self._status = Status()
+        self._status = self._resumed(seed.status)
         self._counts = Counts()
         self._samples = 0
         self._repeated = 0
@@ -152,6 +157,7 @@ class Session:
 
     def run(self) -> None:
         """Capture until `stop` is set or an error comes that is never to be retried."""
+        self._wait_for(self._status.next_attempt_at)
         while not self.stop.is_set():
             try:
                 self._connect()
@@ -287,6 +293,20 @@ class Session:
         next_at = self._clock.now() + wait_s
         self._set(Status(State.RECONNECTING, error.code, str(error), self._backoff.attempt, next_at))
         self._clock.wait(self.stop, wait_s)
+
+    def _resumed(self, status: Status) -> Status:
+        """Go on with the ladder of waits of the recorder before this one."""
+        retry = errors.retry_of(status.error_code)
+        if status.state is not State.RECONNECTING or not status.attempt or retry in (None, Retry.NEVER):
+            return Status()
+        self._backoff.resume(retry, status.attempt)
+        return status
+
+    def _wait_for(self, at: float | None) -> None:
+        """By the wall clock of whoever said it, which may be wrong: no longer than any ladder's longest wait."""
+        wait_s = 0.0 if at is None else at - self._clock.now()
+        if wait_s > 0.0:
+            self._clock.wait(self.stop, min(wait_s, LONGEST_WAIT_S))
 
     def _expect(self, within_s: float, error: type[CaptureError]) -> None:
         self._deadline = (self._clock.monotonic() + within_s, error)

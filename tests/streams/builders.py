@@ -72,6 +72,13 @@ def make_host(name: str = "north", *, slots: int = 8, silent_s: float = 0.0) -> 
     return Host.objects.get(pk=host.pk)
 
 
+def make_witness(name: str = "witness") -> Host:
+    """A host that has been heard all the time, and has no slot: others that are silent lose their claims."""
+    host = claims.register(name, 0)
+    Host.objects.filter(pk=host.pk).update(steady_at=Now() - timedelta(seconds=2 * claims.CLAIM_S))
+    return host
+
+
 def silence(host: Host, silent_s: float) -> None:
     Host.objects.filter(pk=host.pk).update(heartbeat_at=Now() - timedelta(seconds=silent_s))
 

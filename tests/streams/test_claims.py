@@ -1,11 +1,14 @@
 """Who runs what: slots, epochs, heartbeats, and what a race leaves."""
 
+from datetime import timedelta
+
 import pytest
+from django.db.models.functions import Now
 
 from streams import claims, queries, services
-from streams.claims import CLAIM_S, Candidate, Claim
+from streams.claims import CLAIM_S, GAP_S, HEARTBEAT_S, Candidate, Claim, HostAlive, HostTaken
 from streams.models import Capture, Host
-from tests.streams.builders import at_once, make_capture, make_claim, make_finished, make_host, silence
+from tests.streams.builders import at_once, make_capture, make_claim, make_finished, make_host, make_witness, silence
 
 pytestmark = pytest.mark.django_db
 
@@ -127,6 +130,7 @@ def test_what_a_silent_host_claims_is_free() -> None:
     north, south = make_host("north"), make_host("south")
     old = make_claim(capture, north)
     assert queries.unclaimed().to_capture == []
+    make_witness()
     silence(north, CLAIM_S + 1)
     free = queries.unclaimed().to_capture
     assert free == [Candidate(capture.pk, old.epoch)]
@@ -137,12 +141,12 @@ def test_what_a_silent_host_claims_is_free() -> None:
 def test_a_silent_host_that_wakes_up_in_time_keeps_its_claims() -> None:
     capture = make_capture()
     north, south = make_host("north"), make_host("south")
+    make_witness()
     claim = make_claim(capture, north)
     silence(north, CLAIM_S + 1)
     claims.heartbeat(north)
     assert claim.rows().exists()
     assert queries.unclaimed().to_capture == []
-    assert queries.candidate(capture.pk) is None
     assert queries.wanted_of(south) == []
 
 
@@ -151,10 +155,71 @@ def test_a_stopped_capture_of_a_silent_host_is_to_be_finished() -> None:
     host = make_host()
     make_claim(capture, host)
     services.stop(capture.stream)
+    make_witness()
     assert queries.unclaimed().to_finish == []
     silence(host, CLAIM_S + 1)
     assert queries.unclaimed().to_finish == [capture.pk]
     assert queries.unclaimed().to_capture == []
+
+
+def test_a_database_that_was_away_costs_nobody_a_claim() -> None:
+    """All hosts are silent while it is away. Whoever comes back first is no witness of the others' silence."""
+    capture = make_capture()
+    north, south = make_host("north"), make_witness("south")
+    claim = make_claim(capture, north)
+    silence(north, 60.0)
+    silence(south, 60.0)
+    claims.heartbeat(south)
+    assert queries.unclaimed().to_capture == []
+    claims.heartbeat(north)
+    assert claim.rows().exists()
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "is_gap"), [(HEARTBEAT_S, False), (GAP_S - 1, False), (GAP_S + 1, True), (99.0, True)]
+)
+def test_a_host_is_steady_for_as_long_as_its_heartbeats_have_no_gap(silent_s: float, is_gap: bool) -> None:
+    host = make_witness()
+    silence(host, silent_s)
+    claims.heartbeat(host)
+    after = Host.objects.get(pk=host.pk)
+    assert (after.steady_at == after.heartbeat_at) == is_gap
+
+
+def test_a_silent_host_is_expired_once_another_has_been_steady_for_long_enough() -> None:
+    capture = make_capture()
+    north, south = make_host("north"), make_host("south")
+    make_claim(capture, north)
+    silence(north, 60.0)
+    assert queries.unclaimed().to_capture == []
+    Host.objects.filter(pk=south.pk).update(steady_at=Now() - timedelta(seconds=CLAIM_S + 1))
+    assert [candidate.capture_id for candidate in queries.unclaimed().to_capture] == [capture.pk]
+
+
+def test_a_heartbeat_says_up_to_when_all_is_saved() -> None:
+    host = make_host()
+    claims.heartbeat(host, unsaved_s=5.0)
+    after = Host.objects.get()
+    assert (after.heartbeat_at - after.saved_at).total_seconds() == pytest.approx(5.0, abs=0.01)
+
+
+def test_a_name_that_another_machine_uses_is_refused_while_that_one_may_live() -> None:
+    first = claims.register("north", 3, "machine-1")
+    with pytest.raises(HostAlive):
+        claims.register("north", 5, "machine-2")
+    assert Host.objects.get().slots == 3
+    silence(first, GAP_S + 1)
+    second = claims.register("north", 5, "machine-2")
+    assert (second.pk, second.slots, second.instance) == (first.pk, 5, "machine-2")
+    with pytest.raises(HostTaken):
+        claims.heartbeat(first)
+
+
+def test_a_name_is_free_at_once_for_the_machine_that_had_it_and_after_a_farewell() -> None:
+    first = claims.register("north", 3, "machine-1")
+    assert claims.register("north", 3, "machine-1").epoch == first.epoch + 1
+    claims.retire(first)
+    assert claims.register("north", 3, "machine-2").instance == "machine-2"
 
 
 def test_registering_frees_what_the_forerunner_claimed() -> None:

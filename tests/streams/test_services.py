@@ -37,6 +37,7 @@ from tests.streams.builders import (
     make_picture,
     make_report,
     make_wish,
+    make_witness,
     record,
     silence,
 )
@@ -409,6 +410,7 @@ def test_only_what_was_stopped_and_is_recorded_by_nobody_is_finished() -> None:
     assert not services.finish(capture.pk)
     services.stop(capture.stream)
     assert not services.finish(capture.pk)
+    make_witness()
     silence(host, 60.0)
     assert services.finish(capture.pk)
     assert not services.finish(capture.pk)
@@ -670,6 +672,7 @@ def test_a_host_that_wakes_up_while_the_grid_is_made_writes_nothing(
     claim = make_claim(capture)
     services.checkpoint(claim, Totals(), make_report(make_picture(1)))
     Host.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=1))
+    make_witness()
     services.stop(capture.stream)
     compose = services._compose
 

@@ -279,6 +279,8 @@ def test_a_json_answer_says_what_runs(client: Client) -> None:
         "capture": Capture.objects.get().pk,
         "is_new": True,
         "has_host": True,
+        "slots": 8,
+        "waits_for": 0,
         "message": "Video stream started",
     }
 

@@ -31,6 +31,7 @@ from tests.streams.builders import (
     make_claim,
     make_picture,
     make_report,
+    make_witness,
     silence,
 )
 from tests.streams.waiting import until
@@ -354,6 +355,7 @@ def test_a_silent_hosts_capture_is_taken_over_with_what_it_had(
     capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
     run(north, lambda: capture.frames.count() == 3)
     samples = Capture.objects.get().samples
+    make_witness()
     silence(north.host, CLAIM_S + 1)
     run(south, lambda: Capture.objects.get().host_name == "south" and Capture.objects.get().samples > samples + 3)
     before = Capture.objects.get().connections

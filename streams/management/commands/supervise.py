@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import re
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from streams.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 DATABASE_WAIT_S = 60.0
+ALIVE_WAIT_S = claims.GAP_S + 2 * claims.HEARTBEAT_S
 CONNECTION_S = 60
 
 
@@ -38,10 +40,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         name, slots = settings.CAPTURE_HOST_NAME, settings.CAPTURE_SLOTS
-        with _only_one(name):
+        with _only_one(name) as lock:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._note)
-            host = self._register(name, slots)
+            host = self._register(name, slots, _instance(lock))
             if host is None:
                 return
             # Four rounds a second: to open SQLite for each of them took a fifth of what a round takes.
@@ -54,7 +56,7 @@ class Command(BaseCommand):
                     self._tick(supervisor)
             except claims.HostTaken:
                 supervisor.abandon()
-                raise CommandError(f"Another supervisor has started under the host name {name!r}.") from None
+                raise CommandError(_running_elsewhere(name)) from None
             supervisor.leave()
             log.info("host=%s supervisor left", name)
 
@@ -68,28 +70,48 @@ class Command(BaseCommand):
             time.sleep(1.0)
         supervisor.wait()
 
-    def _register(self, name: str, slots: int) -> Host | None:
+    def _register(self, name: str, slots: int, instance: str) -> Host | None:
         """Also right after a boot, when the database takes a moment longer; None if told to stop meanwhile."""
-        limit_s = time.monotonic() + DATABASE_WAIT_S
+        begun_s = time.monotonic()
         while not self._is_stopping:
             try:
-                return claims.register(name, slots)
+                return claims.register(name, slots, instance)
             except DatabaseError as error:
-                if time.monotonic() > limit_s:
+                if time.monotonic() - begun_s > DATABASE_WAIT_S:
                     raise CommandError(f"The database is away or not migrated: {error}") from None
                 log.warning("host=%s waiting for the database error=%s", name, str(error).strip())
-                time.sleep(1.0)
+            except claims.HostAlive:  # until its next heartbeat is due, it may as well be dead
+                if time.monotonic() - begun_s > ALIVE_WAIT_S:
+                    raise CommandError(_running_elsewhere(name)) from None
+                log.warning("host=%s waiting whether another machine has this name", name)
+            time.sleep(1.0)
         return None
 
     def _note(self, *_: Any) -> None:
         self._is_stopping = True
 
 
+def _running_elsewhere(name: str) -> str:
+    return f"Another machine runs a supervisor for the host name {name!r}: set CAPTURE_HOST_NAME to another one."
+
+
+def _instance(lock: IO[str]) -> str:
+    """What tells this machine from others: made once and kept in the lock's file, which only one of them can hold."""
+    lock.seek(0)
+    known = lock.read().strip()
+    if known:
+        return known
+    fresh = secrets.token_hex(16)
+    lock.write(fresh)
+    lock.flush()
+    return fresh
+
+
 def _only_one(name: str) -> IO[str]:
     """A lock that the system takes back whatever happens to this process."""
     folder = Path(settings.DATA_DIR)
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / f"supervise-{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.lock").open("w")
+    file = (folder / f"supervise-{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
