@@ -57,7 +57,7 @@ class Result:
     late: tuple[Lateness, ...] = ()
 
 
-def _samples_of(film_s: float, interval_s: float) -> int:
+def samples_of(film_s: float, interval_s: float) -> int:
     """After so many samples of a film that is shown again and again the same ones come again. Nothing enters a
     leaderboard then, as is the rule in a capture that lasts: of its n-th sample the chance is nine in n."""
     whole_s = max(1, round(film_s))
@@ -148,7 +148,7 @@ class Runner:
             captures.start(url, step.contender.interval_s)
         captures.wait_for_all(1, 60.0 + count * _START_S)
         if step.is_filled:
-            samples = _samples_of(self._film.duration_s, step.contender.interval_s)
+            samples = samples_of(self._film.duration_s, step.contender.interval_s)
             fill_s = samples * step.contender.interval_s
             self._say(f"  filling the leaderboards of {count} streams: {fill_s:.0f} s")
             captures.wait_for_all(samples, 2 * fill_s + 60.0)

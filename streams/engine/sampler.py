@@ -108,6 +108,7 @@ class Sampler:
     _is_closing: bool = False
     _group: list[Waiting] = field(default_factory=list)
     _group_bytes: int = 0
+    _newest_key: int = 0
     _chain: Chain | None = None
     _idle_decoder: Decoder | None = None
     _candidate: Waiting | None = None
@@ -176,6 +177,8 @@ class Sampler:
     def _append(self, waiting: Waiting) -> None:
         self._group.append(waiting)
         self._last_number = waiting.number
+        if waiting.packet.is_key:
+            self._newest_key = waiting.number
         self._group_bytes += len(waiting.packet.data)
         self._consider(waiting)
 
@@ -191,14 +194,12 @@ class Sampler:
 
     def _trim(self) -> None:
         """Nothing before a key frame is needed to decode what follows."""
-        if self._candidate is not None:
+        if self._candidate is not None or not self._group or self._newest_key < self._group[0].number:
             return
-        for index in range(len(self._group) - 1, -1, -1):
-            if self._group[index].packet.is_key:
-                if index or self._chain:
-                    self._drop(index)
-                    self._leave_chain()
-                return
+        index = self._newest_key - self._group[0].number
+        if index or self._chain:
+            self._drop(index)
+            self._leave_chain()
 
     def _drop(self, count: int) -> None:
         self._group_bytes -= sum(len(waiting.packet.data) for waiting in self._group[:count])
@@ -225,7 +226,7 @@ class Sampler:
             self._is_certain = True
         if waiting.stream_s < self._due_s - TOLERANCE_S or not waiting.gives_frame:
             return
-        if self._candidate is None or (waiting.stream_s < self._candidate.stream_s and not self._is_certain):
+        if self._candidate is None or waiting.stream_s < self._candidate.stream_s:
             self._candidate = waiting
             self._is_certain = waiting.stream_s <= self._due_s + TOLERANCE_S
         if self._key_candidate is None and (waiting.packet.is_key or self._is_second_field(waiting)):

@@ -1,5 +1,7 @@
 """What is measured, in which order."""
 
+from itertools import count
+
 import pytest
 
 from bench.plan import (
@@ -16,6 +18,7 @@ from bench.plan import (
     narrowed,
     quick_plan,
 )
+from bench.run import samples_of
 
 
 def test_in_each_round_the_decisive_pairs_take_turns() -> None:
@@ -68,3 +71,13 @@ def test_a_plan_that_is_not_narrowed_stays_as_it_is() -> None:
 )
 def test_only_so_many_streams_as_the_machine_carries(cpu_per_stream: float, cores: int, expected: int) -> None:
     assert fitting(32, cpu_per_stream, cores) == expected
+
+
+@pytest.mark.parametrize(
+    ("film_s", "interval_s"), [(60.0, 10.0), (64.02, 10.0), (7.0, 10.0), (61.0, 1.0), (12.0, 8.0)]
+)
+def test_a_leaderboard_is_filled_once_the_same_samples_come_again(film_s: float, interval_s: float) -> None:
+    """But not before it has nine."""
+    whole_s = round(film_s)
+    again = next(number for number in count(1) if number * interval_s % whole_s == 0)
+    assert samples_of(film_s, interval_s) == max(9, again)

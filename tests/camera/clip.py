@@ -5,6 +5,7 @@ import functools
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -100,9 +101,20 @@ class Clip:
         return len(self.units) * TICKS_PER_S // self.scene.fps
 
 
-@functools.lru_cache(maxsize=64)
+_encoding = threading.Lock()
+
+
 def encode(scene: Scene) -> Clip:
-    """Kept for the life of the process."""
+    """Kept for the life of the process. All processes and threads of a test run encode a scene once."""
+    with _encoding:
+        return _encoded(scene)
+
+
+@functools.lru_cache(maxsize=64)
+def _encoded(scene: Scene) -> Clip:
+    if "TEST_DATA" in os.environ:
+        with cached_mp4(scene, Path(os.environ["TEST_DATA"]) / "clips").open("rb") as kept:
+            return _read(scene, kept)
     file = io.BytesIO()
     _write(scene, file)
     file.seek(0)

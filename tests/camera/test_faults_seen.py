@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from tests.camera.at_once import at_once
 from tests.camera.clip import Scene
 from tests.camera.faults import FAULTS
 from tests.camera.server import ScriptedCamera
@@ -132,7 +133,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join([case.fault, *case.options.values()]))
+@at_once((case,) for case in CASES)
 def test_a_fault_is_met_as_the_table_says(case: Case) -> None:
     with ScriptedCamera(case.scene, fault=case.fault) as camera:
         try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ from streams.engine.feed import Video
 from streams.engine.notices import Notice
 from streams.engine.session import Picture, Report, Session, State, Status
 from streams.engine.sheet import decode_jpeg, to_bgr
+from tests.camera.at_once import at_once
 from tests.camera.auth import Scheme
 from tests.camera.clip import Codec, Scene, encode
 from tests.camera.faults import FAULTS, parse_fault
@@ -53,12 +54,8 @@ CODECS: tuple[Codec, ...] = ("h264", "hevc", "mpeg4", "mjpeg")
 FILMED = [replace(SCENE, codec=codec) for codec in CODECS] + [replace(SCENE, b_frames=2)]
 
 
-def named(scene: Scene) -> str:
-    return scene.codec + ("-b" if scene.b_frames else "")
-
-
-every_codec = pytest.mark.parametrize("scene", FILMED, ids=named)
-both_transports = pytest.mark.parametrize("transport", ["tcp", "udp"])
+BOTH_TRANSPORTS = ("tcp", "udp")
+both_transports = pytest.mark.parametrize("transport", BOTH_TRANSPORTS)
 
 
 # --- what was filmed ---
@@ -218,8 +215,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- a camera as it should be: each codec (16), and the first picture of all ---
 
 
-@every_codec
-@both_transports
+@at_once(product(FILMED, BOTH_TRANSPORTS))
 def test_every_sample_is_a_key_frame_from_the_first_one_on(scene: Scene, transport: str) -> None:
     with ScriptedCamera(scene) as camera, watching(camera, transport=transport) as capture:
         report = capture.until(has(4))
@@ -230,7 +226,7 @@ def test_every_sample_is_a_key_frame_from_the_first_one_on(scene: Scene, transpo
     assert (report.counters.rejected, report.counters.missed, is_quiet(capture)) == (0, 0, True)
 
 
-@every_codec
+@at_once((scene,) for scene in FILMED)
 def test_a_camera_that_begins_in_the_middle_is_sampled_from_its_first_key_frame_on(scene: Scene) -> None:
     """Row 10. MJPEG has nothing but key frames."""
     with (
@@ -267,7 +263,7 @@ def test_a_frozen_picture_has_one_place_however_bright_and_the_status_says_so_un
     assert capture.codes == []
 
 
-@pytest.mark.parametrize("codec", ["h264", "mjpeg"])
+@at_once([("h264",), ("mjpeg",)])
 def test_a_still_picture_has_one_place(codec: Codec) -> None:
     scene = Scene(320, 240, (120,), fps=50, gop_s=0.2, has_motion=False, codec=codec)
     with ScriptedCamera(scene) as camera, watching(camera) as capture:
@@ -279,8 +275,7 @@ def test_a_still_picture_has_one_place(codec: Codec) -> None:
 # --- loss and damage (8) ---
 
 
-@pytest.mark.parametrize(("transport", "lost_each"), [("tcp", 29), ("udp", 97)])
-@every_codec
+@at_once((scene, *line) for scene in FILMED for line in [("tcp", 29), ("udp", 97)])
 def test_nothing_is_kept_of_what_lost_a_packet(scene: Scene, transport: str, lost_each: int) -> None:
     """Every frame is a sample; after each loss they go on with the next whole key frame."""
     with (
@@ -310,8 +305,7 @@ def test_nor_where_only_key_frames_are_taken() -> None:
     assert capture.codes == []
 
 
-@pytest.mark.parametrize("damaged_each", [211, 47])
-@pytest.mark.parametrize("scene", [SCENE, replace(SCENE, b_frames=2)], ids=named)
+@at_once(product([SCENE, replace(SCENE, b_frames=2)], [211, 47]))
 def test_nothing_is_kept_of_what_was_damaged(scene: Scene, damaged_each: int) -> None:
     with (
         ScriptedCamera(scene, fault=f"damaged:{damaged_each}") as camera,
@@ -340,7 +334,7 @@ def refusals(camera: ScriptedCamera) -> int:
     return [asked.status for asked in camera.requests].count(461)
 
 
-@pytest.mark.parametrize(("refused", "other"), [("tcp", "udp"), ("udp", "tcp")])
+@at_once([("tcp", "udp"), ("udp", "tcp")])
 def test_the_other_transport_is_taken_at_once_and_remembered(refused: str, other: str) -> None:
     with (
         ScriptedCamera(SCENE, fault=f"no_{refused}") as camera,
@@ -464,10 +458,7 @@ def test_a_session_is_kept_alive_over_udp() -> None:
 # --- what is beside the picture (15), and sloppy descriptions (20) ---
 
 
-@pytest.mark.parametrize(
-    ("fault", "transport"),
-    [("audio_too", "tcp"), ("audio_never_sent", "tcp"), ("no_sprop", "udp"), ("sloppy", "tcp")],
-)
+@at_once([("audio_too", "tcp"), ("audio_never_sent", "tcp"), ("no_sprop", "udp"), ("sloppy", "tcp")])
 def test_it_minds_the_picture_alone(fault: str, transport: str) -> None:
     with ScriptedCamera(SCENE, fault=fault) as camera, watching(camera, transport=transport) as capture:
         report = capture.until(has(3))
@@ -490,7 +481,7 @@ LONG = replace(SMALL, gop_s=3.0)
 REFRESHED = replace(SMALL, intra_refresh=True, gop_s=0.4)
 
 
-@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
+@at_once([("h264",), ("mpeg4",)])
 def test_one_key_frame_is_enough_for_all_samples(codec: Codec) -> None:
     """By a clock on which the film's 3 s are a minute: no error is to be called for want of key frames."""
     scene = replace(LONG, codec=codec)
@@ -520,7 +511,7 @@ def test_a_picture_that_is_refreshed_by_and_by_is_sampled_from_its_start() -> No
     assert capture.codes == []
 
 
-@pytest.mark.parametrize(("missed_s", "transport"), [(0.1, "tcp"), (0.52, "udp")])
+@at_once([(0.1, "tcp"), (0.52, "udp")])
 def test_a_camera_without_key_frames_is_joined_and_the_status_says_so(missed_s: float, transport: str) -> None:
     """Two rounds of 20 frames have to pass before a picture is whole. The clip's end brings a key frame."""
     with (
@@ -554,10 +545,7 @@ def test_a_refreshed_picture_that_lost_a_packet_is_waited_for() -> None:
 # --- another size (19) ---
 
 
-@pytest.mark.parametrize(
-    ("codec", "interval_s"),
-    [("h264", INTERVAL_S), ("hevc", INTERVAL_S), ("mjpeg", INTERVAL_S), ("h264", EVERY_FRAME_S)],
-)
+@at_once([("h264", INTERVAL_S), ("hevc", INTERVAL_S), ("mjpeg", INTERVAL_S), ("h264", EVERY_FRAME_S)])
 def test_pictures_of_another_size_are_sampled_as_they_come(codec: Codec, interval_s: float) -> None:
     scene = replace(SCENE, codec=codec)
     half = replace(scene, width=160, height=120)
@@ -587,10 +575,7 @@ def came_when_they_say(found: list[Shot], began_at: float) -> None:
     assert moments[-1] <= time.time()
 
 
-@pytest.mark.parametrize(
-    ("fault", "transport"),
-    [("jumping_timestamps:3600", "tcp"), ("jumping_timestamps:5", "udp"), ("backward_timestamps:-10", "tcp")],
-)
+@at_once([("jumping_timestamps:3600", "tcp"), ("jumping_timestamps:5", "udp"), ("backward_timestamps:-10", "tcp")])
 def test_a_jump_of_the_clock_moves_no_sample(fault: str, transport: str) -> None:
     """The clip jumps in second 1: sample 5, or 6."""
     began_at = time.time()
@@ -605,10 +590,7 @@ def test_a_jump_of_the_clock_moves_no_sample(fault: str, transport: str) -> None
 
 
 @pytest.mark.usefixtures("mistrustful")
-@pytest.mark.parametrize(
-    "fault",
-    ["no_timestamps", "stuck_timestamps:0.2", "fast_timestamps:8", "slow_timestamps:0.1", "rush:4"],
-)
+@at_once(zip(["no_timestamps", "stuck_timestamps:0.2", "fast_timestamps:8", "slow_timestamps:0.1", "rush:4"]))
 def test_with_timestamps_that_are_no_use_samples_come_at_the_interval_by_arrivals(fault: str) -> None:
     """Of a stretch of 1.2 s after they were given up: a sample every 0.2 s, or a due time that was missed."""
     scene = replace(SCENE, plan=SCENE.plan * 3)

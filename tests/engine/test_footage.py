@@ -6,7 +6,7 @@ others there are ties: swscale, which OpenCV converts by, rounds the pictures of
 """
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +22,6 @@ from tests.camera.gst import GstServer
 from tests.footage import films
 
 from .capturing import capturing
-
-pytestmark = pytest.mark.timeout(900)  # the first one may have to fetch the footage, 100 MB
 
 Image = npt.NDArray[np.uint8]
 
@@ -94,19 +92,6 @@ def key_frames(path: Path) -> set[int]:
         return {index for index, frame in enumerate(container.decode(video=0)) if frame.key_frame}
 
 
-@pytest.fixture(scope="module")
-def reports() -> Iterator[dict[Take, Future[Report]]]:
-    """All captures at once: each film once, from its start to its end, in real time."""
-    files = films()
-    with GstServer(files) as server, ThreadPoolExecutor(len(TAKES)) as pool:
-        yield {take: pool.submit(captured, server.url(take.film), take.interval_s) for take in TAKES}
-
-
-@pytest.fixture(scope="module")
-def checks() -> dict[str, Checked]:
-    return {}
-
-
 def captured(url: str, interval_s: float) -> Report:
     """Until the film is over: the connection after that would see it again."""
     with capturing(url, interval_s=interval_s, count=PLACES, ends=is_over) as capture:
@@ -117,12 +102,6 @@ def is_over(status: Status) -> bool:
     return status.state is State.RECONNECTING
 
 
-def checked(take: Take, checks: dict[str, Checked]) -> Checked:
-    if take.film not in checks:
-        checks[take.film] = Checked(films()[take.film])
-    return checks[take.film]
-
-
 def expected(take: Take, check: Checked) -> list[int]:
     allowed = key_frames(check.path) if take.by_key else set(range(len(check.at_s)))
     samples = check.due(take.interval_s, allowed)
@@ -131,15 +110,21 @@ def expected(take: Take, check: Checked) -> list[int]:
     return samples
 
 
-@pytest.mark.parametrize("take", TAKES, ids=str)
-def test_the_nine_are_those_of_an_independent_check(
-    take: Take, reports: dict[Take, Future[Report]], checks: dict[str, Checked]
-) -> None:
-    check = checked(take, checks)
+@pytest.mark.timeout(900)  # it may have to fetch the footage, 100 MB
+def test_the_nine_are_those_of_an_independent_check() -> None:
+    """All captures at once: each film once, from its start to its end, in real time; it is checked meanwhile."""
+    files = films()
+    with GstServer(files) as server, ThreadPoolExecutor(len(TAKES)) as pool:
+        reports = {take: pool.submit(captured, server.url(take.film), take.interval_s) for take in TAKES}
+        checks = {film: Checked(path) for film, path in files.items()}
+        for take in TAKES:
+            assert_as_checked(take, reports[take].result(), checks[take.film])
+
+
+def assert_as_checked(take: Take, report: Report, check: Checked) -> None:
     samples = expected(take, check)
     ranking = sorted(range(len(samples)), key=lambda number: -check.grey[samples[number]])[:PLACES]
-    report = reports[take].result()
-    assert (report.counters.samples, report.counters.missed, report.counters.rejected) == (len(samples), 0, 0)
+    assert (report.counters.samples, report.counters.missed, report.counters.rejected) == (len(samples), 0, 0), take
     assert [number - 1 for number, _ in report.board] == ranking
     assert [score for _, score in report.board] == pytest.approx(
         [check.grey[samples[number]] for number in ranking], abs=1.0

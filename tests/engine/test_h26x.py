@@ -413,6 +413,15 @@ def test_a_recovery_point_whose_picture_was_lost_is_not_the_next_ones() -> None:
     assert [one.is_key for one in read(flow)] == [False, False]
 
 
+def test_a_picture_that_refreshing_begins_with_has_the_parameter_sets_before_it() -> None:
+    """A decoder may begin there, and some cameras send their sets in the SDP alone."""
+    flow = sent((0, P), (1, recovery_point(12)), (1, P), (2, SPS), (2, recovery_point(12)), (2, P), (3, P))
+    plain, told_before, told_in_part = read(flow, fmtp=SETS)
+    assert plain.data == annex_b(P)
+    assert told_before.data == annex_b(SPS, PPS, recovery_point(12), P)
+    assert told_in_part.data == annex_b(SPS, PPS, SPS, recovery_point(12), P)
+
+
 def test_parameter_sets_survive_the_loss_of_their_picture() -> None:
     flow = sent((0, P), (1, SPS), (1, PPS), (1, IDR), (2, IDR), (3, P))
     del flow[3]

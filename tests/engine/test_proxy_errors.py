@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.engine import feed, rtsp
 from streams.engine.session import State
 from tests.camera.clip import Scene
 from tests.camera.faults import Door, End
@@ -29,6 +30,16 @@ def proxy(server: GstServer) -> Iterator[Proxy]:
         yield proxy
 
 
+LIMITS = {"timeout": [(rtsp, "SOCKET_TIMEOUT_S"), (feed, "FIRST_PACKET_S")], "stalled": [(feed, "SILENCE_S")]}
+
+
+@pytest.fixture
+def is_impatient(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """The limits whose error is expected are a second: where a loaded machine takes longer it comes twice."""
+    for module, name in LIMITS.get(code, []):
+        monkeypatch.setattr(module, name, 1.0)
+
+
 # --- at the door ---
 
 AT_THE_DOOR = [
@@ -44,6 +55,7 @@ AT_THE_DOOR = [
 ]
 
 
+@pytest.mark.usefixtures("is_impatient")
 @pytest.mark.parametrize(("trouble", "code"), AT_THE_DOOR)
 def test_a_camera_that_cannot_be_had_is_captured_as_soon_as_it_can(proxy: Proxy, trouble: Trouble, code: str) -> None:
     proxy.trouble = trouble
@@ -75,6 +87,7 @@ def test_a_camera_that_was_there_before_comes_back(proxy: Proxy, trouble: Troubl
 # --- while it is watched ---
 
 
+@pytest.mark.usefixtures("is_impatient")
 @pytest.mark.parametrize(
     ("trouble", "code"),
     [
@@ -128,14 +141,14 @@ def test_a_line_that_is_cut_again_and_again_is_taken_up_each_time(proxy: Proxy, 
     "trouble",
     [
         pytest.param(Trouble(segment_bytes=50), id="tiny segments"),
-        pytest.param(Trouble(delay_s=0.5), id="delay"),
+        pytest.param(Trouble(delay_s=0.3), id="delay"),
         pytest.param(Trouble(jitter_s=0.3), id="jitter"),
     ],
 )
 def test_a_line_that_is_only_slow_is_no_trouble(proxy: Proxy, trouble: Trouble) -> None:
     proxy.trouble = trouble
     with capturing(proxy.url("demo")) as capture:
-        report = capture.until(lambda report: report.counters.samples >= 15)
+        report = capture.until(lambda report: report.counters.samples >= 8)
     assert (capture.codes, report.counters.connections, report.counters.rejected) == ([], 1, 0)
 
 

@@ -40,7 +40,7 @@ from .odd_camera import SDP, OddCamera, Request, Say, answer, digest_fields, fra
 SCENE = Scene(320, 240, (40, 200, 90, 120), fps=50, gop_s=0.2)
 HARD = "p@s/w:r%d? ö日"
 LONG_S = 60.0  # for what comes at once, on a loaded machine
-ENOUGH = 60
+ENOUGH = 25
 
 
 @pytest.fixture
@@ -114,19 +114,19 @@ def film(mp4: Callable[[Scene], Path]) -> Path:
 AUTHS: list[tuple[str | None, Scheme]] = [(None, "digest"), ("user", "digest"), ("user", "basic")]
 
 
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize(("username", "auth"), AUTHS)
-def test_gstreamer_is_understood(film: Path, username: str | None, auth: Scheme, transport: str, stop: Stop) -> None:
+def test_gstreamer_is_understood(film: Path, username: str | None, auth: Scheme, stop: Stop) -> None:
     with GstServer({"demo": film}, username, username and "pa ss", auth) as server:
         address = parse(server.url_with_credentials("demo") if username else server.url("demo"))
-        with open_session(address, transport, stop) as session:
-            packets = collect(session)
-    assert session.track.encoding == "H264"
-    assert {packet[0] >> 6 for packet in packets} == {2}
-    assert {packet[1] & 0x7F for packet in packets} == {session.track.payload_type}
-    numbers = [int.from_bytes(packet[2:4]) for packet in packets]
-    assert all((b - a) % 65536 == 1 for a, b in pairwise(numbers))
-    assert len(packets) >= ENOUGH
+        for transport in ("tcp", "udp"):
+            with open_session(address, transport, stop) as session:
+                packets = collect(session)
+            assert session.track.encoding == "H264"
+            assert {packet[0] >> 6 for packet in packets} == {2}
+            assert {packet[1] & 0x7F for packet in packets} == {session.track.payload_type}
+            numbers = [int.from_bytes(packet[2:4]) for packet in packets]
+            assert all((b - a) % 65536 == 1 for a, b in pairwise(numbers))
+            assert len(packets) >= ENOUGH
 
 
 def test_a_wrong_password_is_refused_by_gstreamer(film: Path, stop: Stop) -> None:

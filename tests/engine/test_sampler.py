@@ -753,6 +753,18 @@ def test_what_waits_is_bounded_and_samples_stay_exact(
         assert samples == [looks(films)[choice.number] for choice in plain.taken]
 
 
+@pytest.mark.parametrize("interval_s", [0.5, 0.9, 60.0])
+def test_nothing_before_a_key_frame_waits(interval_s: float) -> None:
+    """What a sample was made of is not needed either, once the next key frame is there."""
+    packets = joined([FILM])
+    sampler = Sampler(interval_s, Decoders("h264"))
+    for number, packet in enumerate(held(packets)):
+        sum(1 for _ in sampler.push(packet))
+        if number >= GOP:  # until then there may be another sample to come
+            waiting = packets[number // GOP * GOP : number + 1]
+            assert Held.live_bytes <= sum(len(one.data) for one in waiting), number
+
+
 def test_in_key_frame_mode_a_group_that_is_too_large_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of 4 s of some 40 kB, a sample every 9 s: each is a key frame, one decode, though nothing may wait."""
     monkeypatch.setattr(sampling, "MAX_WAITING_BYTES", 8000)
@@ -797,6 +809,27 @@ def test_one_decoder_serves_all_groups_and_none_is_kept_for_single_pictures(
     samples = sum(1 for packet in joined([FILM] * 2) for _ in sampler.push(packet))
     assert len(alive) == (samples if are_all_free else 2)
     assert all(ref() is None for ref in alive) is are_all_free
+
+
+@pytest.mark.parametrize("rounded_s", [0.0, 0.0009])
+def test_the_only_sample_of_a_group_leaves_no_decoder_behind(rounded_s: float) -> None:
+    """Key frames every 0.8 s, samples every 0.7 s: pictures 0 and 7, and 56 and 63, share a group, all others are
+    alone. After picture 49 the next one is due with the very next key frame, which rounded times must not hide."""
+    packets = edited(lambda n, packet: ahead(packet, rounded_s * (n % (2 * GOP) == GOP)), joined([FILM]))
+    opener = Decoders("h264")
+    alive: list[weakref.ref[Recording]] = []
+
+    def open_decoder() -> Recording:
+        recording = Recording(opener(), [])
+        alive.append(weakref.ref(recording))
+        return recording
+
+    sampler = Sampler(0.7, open_decoder)
+    left = []
+    for packet in packets:
+        if sum(1 for _ in sampler.push(packet)):
+            left.append(sum(ref() is not None for ref in alive))
+    assert left == [0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0]
 
 
 def test_a_group_that_was_forgotten_is_not_a_feed_without_key_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -892,6 +925,21 @@ def test_a_feed_whose_key_frames_are_far_apart_is_not_one_without_them() -> None
     assert not [n for n in played.decoded if 205 <= n < 400]
     assert_true(played, looks(films))
     assert 400 in played.numbers
+
+
+@pytest.mark.parametrize("interval_s", [1.0, 30.0])
+def test_a_minute_without_a_key_frame_is_worth_saying(interval_s: float) -> None:
+    """Key frames every 2 s, then none for 80 s."""
+    last, back, end = 80, 880, 900
+    packets = scripted({}, {*range(0, last + 1, 20), back}, b_frames=0, frames=end)
+    sampler = Sampler(interval_s, Faulty())
+    said = []
+    for number, packet in enumerate(packets):
+        for _ in sampler.push(packet):
+            pass
+        if sampler.lacks_key_frames:
+            said.append(number)
+    assert said == list(range(last + 600 + 1, back))
 
 
 # --- pictures of other kinds ---

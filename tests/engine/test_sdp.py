@@ -44,6 +44,17 @@ def test_parameters_keep_their_values_and_lose_the_case_of_their_names() -> None
         assert track.fmtp == {"packetization-mode": "1", "sprop-parameter-sets": sets}
 
 
+@pytest.mark.parametrize(
+    ("line", "name"), [("x-dimensions:2592,1944", "x-dimensions"), ("FrameSize:26 2592-1944", "framesize")]
+)
+def test_a_size_that_is_no_part_of_fmtp_is_told_with_it(line: str, name: str) -> None:
+    """JPEG over RTP cannot tell one above 2040 px; below which of the m= lines it stands does matter."""
+    jpeg = ["m=video 0 RTP/AVP 26", "a=control:track1"]
+    size = line.partition(":")[2]
+    assert only(*jpeg, f"a={line}", "a=fmtp:26 quality=5").fmtp == {name: size, "quality": "5"}
+    assert only(*jpeg, "m=application 0 RTP/AVP 107", f"a={line}").fmtp == {}
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", "\r", "\n\n"])
 def test_any_end_of_line_will_do(end: str) -> None:
     assert only(*H264, end=end) == only(*H264)
