@@ -13,4 +13,5 @@ urlpatterns = [
     path("frames/<int:frame_id>.jpg", views.frame_image, name="frame"),
     path("livez", views.livez, name="livez"),
     path("readyz", views.readyz, name="readyz"),
+    path("metrics", views.metrics_page, name="metrics"),
 ]
