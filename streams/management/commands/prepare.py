@@ -14,6 +14,8 @@ from django.core.management.base import BaseCommand
 from django.db import connection
 from environs import FileAwareEnv
 
+from streams import retention
+
 _LOCK = 0x73747265616D  # any number that nothing else in the database locks
 
 
@@ -34,12 +36,16 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 class Command(BaseCommand):
-    help = "Migrates the database, and makes the first account if DJANGO_SUPERUSER_USERNAME and _PASSWORD are set."
+    help = (
+        "Migrates the database, schedules the daily prune, and makes the first account if DJANGO_SUPERUSER_USERNAME "
+        "and _PASSWORD are set."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)  # a SQLite file holds password hashes and is made here
         with _one_at_a_time():
             call_command("migrate", interactive=False, verbosity=0)
+            retention.keep_schedule()
             self._make_first_account()
 
     def _make_first_account(self) -> None:
