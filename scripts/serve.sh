@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
-# Serves the website and runs the supervisor beside it, until SIGTERM or SIGINT or until one of them dies.
-# Both `make run` and the image end up here; the image keeps its own copy, so that a checkout mounted over /app
-# cannot break it. Exit status: 0 after a wanted stop, else what the first one to die ended with.
+# The one entry point, of `make run` and of the image, which keeps its own copy, so that a checkout mounted over /app
+# cannot break it.
+#   serve.sh [serve]        the website and the supervisor, until SIGTERM or SIGINT
+#   serve.sh web            the website alone
+#   serve.sh supervise      the supervisor alone
+#   serve.sh COMMAND ...    any other command of manage.py, once
+# What is killed by a signal (kill -9, the system short of memory) is started again, and the rest goes on meanwhile; what
+# ends by itself has said why, and ends it all. Exit status: 0 after a wanted stop, else what the first one to end had.
 set -u
 
 python=${PYTHON:-python3}
@@ -29,78 +34,130 @@ must_be_writable() {
     die "$1 $2 is not writable for uid $(id -u): run chown $(id -u) on the folder behind $folder$owner."
 }
 
-# Whatever the two start carries this in its environment, also a job cluster in a session of its own; a recorder,
-# whose environment is emptied, is still in its supervisor's session.
-run=SERVE_RUN=$$.$RANDOM$RANDOM
-ours() {
-    local sessions
-    sessions=$(IFS='|' && echo "${children[*]}")
-    grep -lzsxF "$run" /proc/[0-9]*/environ | cut -d/ -f3
-    sed -nE "s/^([0-9]+) \(.*\) [^Z] [0-9]+ [0-9]+ ($sessions) .*/\1/p" /proc/[0-9]*/stat 2>/dev/null
+# Whatever is started carries `run` in its environment, also a job cluster in a session of its own, and the number of its
+# start; a recorder, whose environment is emptied, is still in its supervisor's session.
+run=$$.$RANDOM$RANDOM starts=0
+declare -A current=() begun_s=() start_of=() killed=() is_pausing=()
+
+# The processes of one start, or of all.
+left_of() { left SERVE_START="$run.$1" "$2"; }
+ours() { left SERVE_RUN="$run" "${current[@]}"; }
+left() {
+    local mark=$1 ids
+    ids=$(shift && IFS='|' && echo "$*")
+    grep -lzsxF "$mark" /proc/[0-9]*/environ | cut -d/ -f3
+    sed -nE "s/^([0-9]+) \(.*\) [^Z] [0-9]+ [0-9]+ ($ids) .*/\1/p" /proc/[0-9]*/stat 2>/dev/null
 }
 
-signal_ours() { ours | xargs --no-run-if-empty kill -"$1" 2>/dev/null; }
-
-all_gone_within() {
+# usage: gone_within SECONDS, and a command that lists what has to be gone
+gone_within() {
     local deadline=$((SECONDS + $1))
-    while [ -n "$(ours)" ]; do
+    shift
+    while [ -n "$("$@")" ]; do
         [ $SECONDS -lt $deadline ] || return 1
         sleep 0.1
     done
 }
 
-children=()
+# usage: signal NAME, and a command that lists what it is for
+signal() {
+    local name=$1
+    shift
+    "$@" | xargs --no-run-if-empty kill -"$name" 2>/dev/null
+}
+
 stopping=""
-stop() { kill -TERM "${children[@]}" 2>/dev/null; }
+stop() { [ ${#current[@]} -eq 0 ] || kill -TERM "${current[@]}" 2>/dev/null; }
 trap 'stopping=yes; stop' TERM INT HUP
 
 # In a session of its own a child gets a Ctrl-C only from here; with pdeathsig it ends even if this script is killed.
 start() {
-    env "$run" setsid setpriv --pdeathsig TERM "$@" </dev/null &
-    children+=($!)
+    local part=$1
+    shift
+    starts=$((starts + 1))
+    env SERVE_RUN="$run" SERVE_START="$run.$starts" setsid setpriv --pdeathsig TERM "$@" </dev/null &
+    current[$part]=$! start_of[$part]=$starts begun_s[$part]=$SECONDS
     [ -z "$stopping" ] || stop # the signal may have come before the child was on the list
 }
 
 alive() { kill -0 "$1" 2>/dev/null; }
 
+begin() {
+    case $1 in
+        # Threads: a /stop may hold one for 10 s. No access log: a query string can hold what no log should.
+        website) start website "$python" -m gunicorn rtspsite.wsgi --bind "$host:$port" --worker-class gthread --threads 16 \
+            --timeout 60 --graceful-timeout 8 --keep-alive 5 --worker-tmp-dir "$heartbeats" --no-control-socket ;;
+        supervisor) start supervisor "$python" manage.py supervise ;;
+    esac
+}
+
+# What a killed part leaves behind sees its pipe close, or its parent gone, and ends by itself; what does not is ended:
+# the next one would find its port or its camera taken.
+restart() {
+    local part=$1 pause_s
+    gone_within 4 left_of "${start_of[$part]}" "${current[$part]}" || signal KILL left_of "${start_of[$part]}" "${current[$part]}"
+    [ -z "$stopping" ] || return
+    [ $((SECONDS - begun_s[$part])) -lt 60 ] || killed[$part]=0
+    pause_s=$((killed[$part] == 0 ? 0 : killed[$part] < 4 ? 1 << killed[$part] - 1 : 10))
+    killed[$part]=$((killed[$part] + 1))
+    say "the $part was killed, status $2: starting it again in $pause_s s."
+    if [ $pause_s -eq 0 ]; then begin "$part"; else start "$part" sleep $pause_s; is_pausing[$part]=yes; fi
+}
+
+case ${1:-serve}:$# in
+    serve:[01]) parts=(website supervisor) ;;
+    web:1) parts=(website) ;;
+    supervise:1) parts=(supervisor) ;;
+    *) exec "$python" manage.py "$@" ;;
+esac
+
 must_be_writable DATA_DIR "$(setting DATA_DIR "$PWD/data")"
 must_be_writable MEDIA_ROOT "$(setting MEDIA_ROOT "$PWD/media")"
 
-start "$python" manage.py prepare
-prepare=${children[0]}
+start prepare "$python" manage.py prepare
+prepare=${current[prepare]}
 while alive "$prepare"; do wait "$prepare"; done
 wait "$prepare" || { [ -n "$stopping" ] || die "could not prepare the database, see above."; }
 [ -z "$stopping" ] || exit 0
+current=()
 
 host=$(setting HOST 127.0.0.1) port=$(setting PORT 8000)
 case $host in *:*) host="[$host]" ;; esac
 heartbeats=/dev/shm # a worker's heartbeat file on a slow disk gets the worker killed for silence
 [ -w "$heartbeats" ] || heartbeats=${TMPDIR:-/tmp}
-children=()
-# Threads: a /stop may hold one for 10 s. No access log: a query string can hold what no log should.
-start "$python" -m gunicorn rtspsite.wsgi --bind "$host:$port" --worker-class gthread --threads 16 \
-    --timeout 60 --graceful-timeout 8 --keep-alive 5 --worker-tmp-dir "$heartbeats" --no-control-socket
-start "$python" manage.py supervise
-website=${children[0]} supervisor=${children[1]}
-say "the website is on http://$host:$port, the supervisor runs beside it."
+for part in "${parts[@]}"; do killed[$part]=0; begin "$part"; done
+case ${parts[*]} in
+    website*) say "the website is on http://$host:$port${parts[1]:+, the supervisor runs beside it}." ;;
+    *) say "the supervisor runs." ;;
+esac
 
-while alive "$website" && alive "$supervisor"; do wait -n "$website" "$supervisor"; done
+status=0 ended=""
+while [ -z "$stopping$ended" ]; do
+    wait -n "${current[@]}"
+    for part in "${parts[@]}"; do
+        alive "${current[$part]}" && continue
+        wait "${current[$part]}"
+        status=$?
+        [ -z "$stopping" ] || break
+        if [ -n "${is_pausing[$part]:-}" ]; then is_pausing[$part]="" && begin "$part"
+        elif [ $status -gt 128 ]; then restart "$part" $status
+        else ended=$part && break; fi
+    done
+done
 
-status=0 ended=$website who=website
-if [ -z "$stopping" ]; then
-    if alive "$website"; then ended=$supervisor who=supervisor; fi
-    wait "$ended"
-    status=$?
-    say "the $who ended by itself with status $status, so everything stops."
+if [ -n "$stopping" ]; then
+    status=0
+else
+    say "the $ended ended by itself with status $status, so everything stops."
     [ "$status" -ne 0 ] || status=1
     stop
-    # What a killed supervisor leaves behind sees its pipe close; the rest has to be told.
-    if [ "$who" = supervisor ] && ! all_gone_within 5; then signal_ours TERM; fi
+    # What the supervisor leaves behind sees its pipe close; the rest has to be told.
+    if [ "$ended" = supervisor ] && ! gone_within 5 ours; then signal TERM ours; fi
 fi
 
-if ! all_gone_within "$stop_within_s"; then
+if ! gone_within "$stop_within_s" ours; then
     say "still there $stop_within_s s after the stop, so killed: $(ours | sort -u | tr '\n' ' ')"
-    signal_ours KILL
+    signal KILL ours
     [ "$status" -ne 0 ] || status=1
 fi
 exit "$status"
