@@ -12,9 +12,10 @@ export VENV PYTHON
 
 # What the tests and the benchmark use beside Python packages: a real RTSP server (GStreamer's, with encoders), a browser,
 # and ffmpeg, which the benchmark makes its film with and compares with; ss (iproute2) counts what its feed delivers.
+# PostgreSQL and Redis are for private instances: none of the system's is made or started (scripts/packages.sh).
 PACKAGES ?= gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp python3-gi gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly chromium \
-	ffmpeg iproute2
+	ffmpeg iproute2 postgresql redis-server
 
 .PHONY: help
 help: ## List the targets
@@ -36,6 +37,7 @@ setup-dev: ## Install what the tests need, system packages too
 .PHONY: test
 test: lint ## Lint, then run the tests: make test ARGS="tests/engine -k leaderboard" WORKERS=2
 	"$(VENV)/bin/python" -m pytest -n $(WORKERS) $(ARGS)
+	TEST_DATABASE=postgresql "$(VENV)/bin/python" -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: bench
 bench: setup-dev ## Measure this service and its peers side by side: make bench ARGS=--quick (40 minutes without)

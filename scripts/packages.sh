@@ -23,7 +23,23 @@ apt() {
         apt-get -q -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
 }
 
-install() { apt install -y --no-install-recommends "${known[@]}"; }
+install_known() { apt install -y --no-install-recommends "${known[@]}"; }
+
+# A server comes for its program, which the tests run in a folder of their own. By itself Debian would start Redis, now
+# and with each boot, and make a PostgreSQL cluster. Both files are there only for as long as apt runs.
+policy=/usr/sbin/policy-rc.d
+no_cluster=/etc/postgresql-common/createcluster.d/no-main-cluster.conf
+made=()
+write() { # FILE MODE LINES, unless it is there
+    [ ! -e "$1" ] || return 0
+    made+=("$1")
+    "${as_root[@]}" install -D -m "$2" /dev/stdin "$1" <<<"$3"
+}
+keep_servers_off() {
+    trap 'if [ ${#made[@]} -gt 0 ]; then "${as_root[@]}" rm -f "${made[@]}"; fi' EXIT
+    write "$policy" 755 $'#!/bin/sh\nexit 101'
+    write "$no_cluster" 644 'create_main_cluster = false'
+}
 
 # A fresh image comes without package lists. (No `grep -q` on a pipe: it would break off `find`.)
 [ -n "$(find /var/lib/apt/lists -name '*_Packages*' -print -quit 2>/dev/null)" ] || apt update
@@ -35,8 +51,11 @@ for name in "${missing[@]}"; do
 done
 [ ${#known[@]} -gt 0 ] || exit 0
 
+case " ${known[*]} " in *" postgresql "* | *" redis-server "*) keep_servers_off ;; esac
+
 # The lists may be older than what the servers still hold, so a failure is tried once more with new ones.
-install || { apt update && install; } || {
+install_known || { apt update && install_known; } || {
     echo "setup: could not install: apt-get install ${known[*]}" >&2
     exit 1
 }
+case " ${known[*]} " in *" redis-server "*) "${as_root[@]}" update-rc.d redis-server disable ;; esac

@@ -1,12 +1,51 @@
-"""What all tests share."""
+"""What all tests share: clips, and servers that are started when a test first asks for one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.servers import Database, PostgreSQL, Redis, shared_postgresql, shared_redis
+
+pytest_plugins = ("tests.figures",)
 
 
 @pytest.fixture(scope="session")
 def clips() -> Path:
     """The folder of encoded clips, one for all processes of a test run."""
     return Path(os.environ["TEST_DATA"]) / "clips"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> PostgreSQL:
+    """The one of all processes of the test run: take a database of your own, and do not stop it."""
+    return shared_postgresql()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Redis:
+    """The one of all processes of the test run: take a database of your own, and neither stop nor flush it."""
+    return shared_redis()
+
+
+@pytest.fixture(scope="module")
+def database(postgresql: PostgreSQL) -> Iterator[Database]:
+    """An empty PostgreSQL database for the test's module."""
+    database = postgresql.new_database()
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL that the test may stop, start and kill."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Redis]:
+    """A Redis that the test may stop, start, kill and flush."""
+    with Redis() as server:
+        yield server

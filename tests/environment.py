@@ -1,16 +1,61 @@
-"""Loaded before Django's settings: tests keep their data in a folder of their own."""
+"""Loaded before Django's settings: tests keep their data in a folder of their own.
+
+With TEST_DATABASE=postgresql Django's test database is on a private PostgreSQL instead of SQLite, and only the tests
+that use it are run: the second half of `make test`.
+"""
 
 import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
+
+import pytest
 
 if "TEST_DATA" not in os.environ:
+    os.environ["TEST_RUN"] = str(os.getpid())  # the process that outlives its workers
     os.environ["TEST_DATA"] = tempfile.mkdtemp(prefix="streams-test-")
     atexit.register(shutil.rmtree, os.environ["TEST_DATA"], ignore_errors=True)
 
 os.environ["DATA_DIR"] = os.path.join(os.environ["TEST_DATA"], "data")
 os.environ["MEDIA_ROOT"] = os.path.join(os.environ["TEST_DATA"], "media", str(os.getpid()))
 os.environ["CAPTURE_HOST_NAME"] = "test-host"
-for name in ("DATABASE_URL", "SECRET_KEY", "CREDENTIALS_KEYS", "ALLOWED_HOSTS", "DEBUG", "HTTPS", "PORT", "HOST"):
+OTHERS = "DATABASE_URL REDIS_URL SECRET_KEY CREDENTIALS_KEYS ALLOWED_HOSTS DEBUG HTTPS PORT HOST"
+for name in OTHERS.split():
     os.environ.pop(name, None)
+
+if os.environ.get("TEST_DATABASE") not in (None, "", "sqlite", "postgresql"):
+    raise pytest.UsageError("TEST_DATABASE is sqlite or postgresql")
+IS_POSTGRESQL = os.environ.get("TEST_DATABASE") == "postgresql"
+if IS_POSTGRESQL:
+    from tests.servers import shared_postgresql
+
+    os.environ["DATABASE_URL"] = shared_postgresql().url
+
+
+def pytest_report_header() -> str:
+    only = ": only the tests that use Django's test database" if IS_POSTGRESQL else ""
+    return f"database: {'PostgreSQL' if IS_POSTGRESQL else 'SQLite'}{only}"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """What cannot be selected is not even imported."""
+    others = ("bench", "camera", "e2e", "engine")
+    return True if IS_POSTGRESQL and collection_path.is_dir() and collection_path.name in others else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if IS_POSTGRESQL:
+        config.hook.pytest_deselected(items=[item for item in items if not _uses_database(item)])
+        items[:] = filter(_uses_database, items)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """What was asked for may be among the tests that use no database."""
+    if IS_POSTGRESQL and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        session.exitstatus = pytest.ExitCode.OK
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return bool(item.get_closest_marker("django_db")) or not {"db", "transactional_db"}.isdisjoint(fixtures)

@@ -37,8 +37,46 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Calls:
+    """What a client asks of a service at `url`."""
+
+    @property
+    def url(self) -> str:
+        raise NotImplementedError
+
+    def post(self, path: str, accept: str = "*/*", **fields: Any) -> requests.Response:
+        return requests.post(self.url + path, data=fields, headers={"Accept": accept}, timeout=60)
+
+    def begin(self, url: str, **fields: Any) -> int:
+        """Start a stream; its capture's id."""
+        answer = self.post("/start", "application/json", rtsp_url=url, **fields)
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["capture"])
+
+    def end(self, name: str, accept: str = "*/*") -> requests.Response:
+        return self.post("/stop", accept, process_name=name)
+
+    def capture(self, number: int) -> dict[str, Any]:
+        answer = requests.get(f"{self.url}/captures/{number}/", headers={"Accept": "application/json"}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def wait_for_samples(self, capture: int, samples: int, limit_s: float = 90.0) -> None:
+        wait_for(lambda: self.capture(capture)["samples"] >= samples, f"{samples} samples of {capture}", limit_s)
+
+    def wait_for_error(self, capture: int, limit_s: float) -> dict[str, Any]:
+        """The capture as soon as it says what is wrong."""
+
+        def failing() -> dict[str, Any] | None:
+            found = self.capture(capture)
+            return found if found["error"] else None
+
+        return wait_for(failing, f"an error of capture {capture}", limit_s)
+
+
 @dataclass
-class Service:
+class Service(Calls):
     """Each of the `commands` is run whole; the first one serves."""
 
     folder: Path
@@ -118,36 +156,6 @@ class Service:
 
     def supervisors(self) -> set[int]:
         return {pid for pid in self.family() if "supervise" in command_line(pid)}
-
-    def post(self, path: str, accept: str = "*/*", **fields: Any) -> requests.Response:
-        return requests.post(self.url + path, data=fields, headers={"Accept": accept}, timeout=60)
-
-    def begin(self, url: str, **fields: Any) -> int:
-        """Start a stream; its capture's id."""
-        answer = self.post("/start", "application/json", rtsp_url=url, **fields)
-        assert answer.status_code == 201, answer.text
-        return int(answer.json()["capture"])
-
-    def end(self, name: str, accept: str = "*/*") -> requests.Response:
-        return self.post("/stop", accept, process_name=name)
-
-    def capture(self, number: int) -> dict[str, Any]:
-        answer = requests.get(f"{self.url}/captures/{number}/", headers={"Accept": "application/json"}, timeout=60)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def wait_for_samples(self, capture: int, samples: int, limit_s: float = 90.0) -> None:
-        wait_for(lambda: self.capture(capture)["samples"] >= samples, f"{samples} samples of {capture}", limit_s)
-
-    def wait_for_error(self, capture: int, limit_s: float) -> dict[str, Any]:
-        """The capture as soon as it says what is wrong."""
-
-        def failing() -> dict[str, Any] | None:
-            found = self.capture(capture)
-            return found if found["error"] else None
-
-        return wait_for(failing, f"an error of capture {capture}", limit_s)
 
     def _run(self, command: tuple[str, ...], log: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
