@@ -127,10 +127,15 @@ def release_all(host: Host) -> int:
 
 
 def retire(host: Host) -> None:
-    """A supervisor leaves: its captures are free, and nobody counts on the host."""
+    """A supervisor leaves: its captures are free, and nobody counts on the host.
+
+    Raises HostTaken if another supervisor has registered under the same name since: the captures are that one's.
+    """
     with transaction.atomic():
+        rows = Host.objects.filter(pk=host.pk, epoch=host.epoch)  # first, as in `register` and `claim`: no deadlock
+        if not rows.update(heartbeat_at=Now() - timedelta(seconds=10 * CLAIM_S)):
+            raise HostTaken(host.name)
         release_all(host)
-        Host.objects.filter(pk=host.pk).update(heartbeat_at=Now() - timedelta(seconds=10 * CLAIM_S))
 
 
 def _claim(host: Host, candidate: Candidate) -> int:

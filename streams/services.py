@@ -1,9 +1,10 @@
 """Every write: start, stop, place, checkpoint, hand over, finish. Doors and the supervisor call these."""
 
+import contextlib
 import errno
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -230,14 +231,17 @@ def checkpoint(claim: Claim, base: Totals, report: Report, known: EngineStatus |
         _save_counters(claim, base, report)
         return frozenset(number for number, _ in report.board)
     frames = _write_files(claim.capture_id, report.fresh)
+    is_committing = False
     try:
         with transaction.atomic():
             _save_counters(claim, base, report)
             evicted = _save_frames(claim, report, frames) if frames else []
             if report.status != known:
                 _save_status(claim, report.status)
+            is_committing = True
     except BaseException:
-        _delete_files(frames)
+        if not is_committing:  # a commit whose answer was lost may hold: litter is swept, a lost file is not
+            _delete_files(frames)
         raise
     _delete_files(evicted)
     return frozenset(number for number, _ in report.board)
@@ -344,8 +348,20 @@ def _frame(capture_id: int, picture: Picture) -> Frame:
 
 def _write(file: FieldFile, data: bytes) -> None:
     """Under the name that the file has, which nothing else has. Raises OSError, whatever the storage raises."""
-    try:
+    with _storage_errors():
         file.storage.save(str(file.name), ContentFile(data))
+
+
+def _read(file: FieldFile) -> bytes:
+    """Raises OSError, whatever the storage raises."""
+    with _storage_errors(), file.open() as opened:
+        return bytes(opened.read())
+
+
+@contextlib.contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
     except OSError:
         raise
     except Exception as error:  # each storage has errors of its own
@@ -389,8 +405,10 @@ def _save_status(claim: Claim, status: EngineStatus) -> None:
     fields["next_attempt_at"] = None if status.next_attempt_at is None else _moment(status.next_attempt_at)
     if status.error_code:
         fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
-    rows = Stream.objects.filter(captures=claim.capture_id).exclude(status=Status.STOPPING)
-    rows.exclude(**fields).update(**fields, status_at=Now())
+    streams = Stream.objects.filter(captures=claim.capture_id)
+    streams.exclude(status=Status.STOPPING).exclude(**fields).update(**fields, status_at=Now())
+    if Notice.STORAGE_FULL in status.notices:  # why it takes so long
+        streams.filter(status=Status.STOPPING).update(notices=Notice.STORAGE_FULL.value)
 
 
 def _queue_again(capture_id: int) -> None:
@@ -439,8 +457,7 @@ def _compose(capture: Capture) -> bytes | None:
     pictures = []
     for frame in queries.ranked_frames(capture):
         try:
-            with frame.image.open() as file:
-                pictures.append(sheet.fit(sheet.decode_jpeg(file.read())))
+            pictures.append(sheet.fit(sheet.decode_jpeg(_read(frame.image))))
         except (OSError, sheet.UnreadablePicture) as error:
             if isinstance(error, OSError) and not _is_late(capture):
                 raise

@@ -247,9 +247,8 @@ class Supervisor:
                 _log(recorder, logging.ERROR, "checkpoint failed error=%s", error.strerror)
             recorder.is_storage_full = True
             full = replace(report.status, notices=(*report.status.notices, Notice.STORAGE_FULL))
-            services.checkpoint(
-                recorder.claim, recorder.base, replace(report, fresh=(), status=full), recorder.status
-            )
+            known = recorder.status if recorder.left_s is None else None  # a stop has wiped what the stream said
+            services.checkpoint(recorder.claim, recorder.base, replace(report, fresh=(), status=full), known)
             self._note_status(recorder, full)
             return False
         if recorder.is_storage_full:
@@ -260,8 +259,8 @@ class Supervisor:
         return True
 
     def _note_status(self, recorder: _Recorder, status: Status) -> None:
-        last, recorder.status = recorder.status, status
-        if last is None or replace(last, notices=()) != replace(status, notices=()):
+        last, recorder.status = recorder.status or Status(), status
+        if replace(last, notices=()) != replace(status, notices=()):
             _log_status(recorder, status)
 
     def _take_leave(self, recorder: _Recorder, final: Report, now_s: float) -> None:
@@ -276,7 +275,7 @@ class Supervisor:
             return
         self._end(recorder.claim.capture_id)
         if final.status.state is State.FAILED:
-            services.fail(recorder.claim, final.status.error_code, final.status.error_text)
+            self._fail(recorder.claim, final.status.error_code, final.status.error_text)
         elif recorder.left_s is None:
             self._restart_later(recorder)
         else:
@@ -321,8 +320,17 @@ class Supervisor:
         try:
             services.finish(capture_id)
         except OSError as error:
-            log.error("capture=%s grid failed error=%s", capture_id, error.strerror)
-            self._to_finish_since_s[capture_id] = time.monotonic() + PULL_S
+            self._finish_later(capture_id, error)
+
+    def _fail(self, claim: Claim, error_code: str, error_text: str) -> None:
+        try:
+            services.fail(claim, error_code, error_text)
+        except OSError as error:
+            self._finish_later(claim.capture_id, error)
+
+    def _finish_later(self, capture_id: int, error: OSError) -> None:
+        log.error("capture=%s grid failed error=%s", capture_id, error.strerror)
+        self._to_finish_since_s[capture_id] = time.monotonic() + PULL_S
 
     def _apply(self, wanted: Sequence[Wanted]) -> None:
         ids = {row.capture_id for row in wanted}
@@ -351,7 +359,8 @@ class Supervisor:
         except OSError as error:  # no process or memory left: another tick, or another host
             log.error("capture=%s recorder not started error=%s", row.capture_id, error.strerror)
         except CaptureError as error:  # an address that this version does not take
-            services.fail(self._claim(row), error.code, str(error))
+            with contextlib.suppress(ClaimLost):
+                self._fail(self._claim(row), error.code, str(error))
 
     def _start(self, row: Wanted) -> None:
         capture = queries.capture_to_record(row.capture_id)
@@ -397,8 +406,8 @@ def _is_dead(recorder: _Recorder, now_s: float) -> bool:
         return True
     if recorder.left_s is not None:
         return now_s - max(recorder.left_s, recorder.process.heard_s) > LEAVE_GRACE_S
-    asked_s = recorder.process.asked_s
-    return asked_s is not None and now_s - asked_s > SILENT_S
+    asked_s = recorder.process.asked_s  # a long answer comes in parts, once it is read again after a pause of ours
+    return asked_s is not None and now_s - max(asked_s, recorder.process.heard_s) > SILENT_S
 
 
 def _log(recorder: _Recorder, level: int, event: str, *values: object) -> None:

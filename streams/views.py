@@ -73,6 +73,7 @@ class DatabaseAway:
         words = "The database is away: try again in a moment. What is being captured goes on meanwhile."
         response = _refusal(request, 503, "database_away", words)
         response["Retry-After"] = str(RETRY_AFTER_S)
+        response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it again
         return response
 
 
@@ -128,13 +129,19 @@ def _started(request: HttpRequest, started: services.Started) -> HttpResponse:
     if room.slots is None:
         line += "\nNo supervisor is running: capturing begins when one is (manage.py supervise)."
     elif ahead:
-        line += f"\nAll slots are taken ({room.slots}): capturing begins when {_ended(ahead)}."
+        line += "\n" + _why_not_yet(room, ahead)
     status = 201 if started.is_new else 200
     if _wants(request) == "json":
         return JsonResponse(answer, status=status)
     if _wants(request) == "html":
         return _page(request, "streams/message.html", {"title": words, "lines": line.splitlines()}, status)
     return HttpResponse(line + "\n", content_type="text/plain; charset=utf-8", status=status)
+
+
+def _why_not_yet(room: queries.Room, ahead: int) -> str:
+    if room.slots == 0:
+        return "No host has a slot (CAPTURE_SLOTS)."
+    return f"All slots are taken ({room.slots}): capturing begins when {_ended(ahead)}."
 
 
 def _ended(captures: int) -> str:
@@ -170,10 +177,11 @@ def _result(request: HttpRequest, capture: Capture, *, is_answer: bool = True) -
         status, code = 409, "not_enough_frames"
     if _wants(request) == "json":
         return JsonResponse(_result_data(capture, frames, code), status=status if is_answer else 200)
-    waits_for = _waits_for(capture)
+    room = _room_for(capture)
+    waits_for = room.ahead_of(capture.pk) if room else 0
     context = {
         "capture": capture,
-        "waiting": waits_for and _ended(waits_for),
+        "waiting": room and waits_for and _why_not_yet(room, waits_for),
         "frames": frames,
         "grid": _data_uri(capture.grid),
         "is_complete": is_complete,
@@ -183,20 +191,19 @@ def _result(request: HttpRequest, capture: Capture, *, is_answer: bool = True) -
     return _page(request, "streams/capture.html", context, status if is_answer else 200)
 
 
-def _waits_for(capture: Capture) -> int:
-    """How many other captures have to end before this one has a slot."""
-    if capture.is_finished or capture.stream.status != Status.QUEUED:
-        return 0
-    return queries.room().ahead_of(capture.pk)
+def _room_for(capture: Capture) -> queries.Room | None:
+    """If it waits for some."""
+    return None if capture.is_finished or capture.stream.status != Status.QUEUED else queries.room()
 
 
 def _result_data(capture: Capture, frames: list[Frame], code: str) -> dict[str, Any]:
+    room = _room_for(capture)
     return {
         "process_name": capture.stream.name,
         "capture": capture.pk,
         "status": "finished" if capture.is_finished else capture.stream.status,
         "next_attempt_at": None if capture.is_finished else capture.stream.next_attempt_at,
-        "waits_for": _waits_for(capture),
+        "waits_for": room.ahead_of(capture.pk) if room else 0,
         "notices": {} if capture.is_finished else capture.stream.notice_sentences,
         "code": code or "complete",
         "message": _sentence(capture, len(frames), code),
@@ -289,7 +296,9 @@ def readyz(request: HttpRequest) -> JsonResponse:
     """What has to be there to serve: 200, or 503 if something is not; each with a sentence."""
     found = health.checks()
     answer = {name: {"ok": check.is_ok, "message": check.message} for name, check in found.items()}
-    return JsonResponse(answer, status=200 if readiness.note(found) else 503)
+    response = JsonResponse(answer, status=200 if readiness.note(found) else 503)
+    response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it at each probe
+    return response
 
 
 @require_safe

@@ -6,6 +6,7 @@ the other answers the supervisor, so that a camera which hangs inside C code can
 
 import contextlib
 import ctypes
+import errno
 import multiprocessing
 import os
 import select
@@ -70,9 +71,9 @@ class _Recorder:
         signal.signal(signal.SIGTERM, self._note)
 
     def run(self) -> None:
+        _stay_alive()
         self._thread.start()
         try:
-            signal.setitimer(signal.ITIMER_REAL, DEAD_S)
             while self._answer():
                 pass
         except OSError:
@@ -124,7 +125,7 @@ class _Recorder:
     def _watch(self) -> bool:
         """By the clock, however often the supervisor asks; whether to go on."""
         self._watched_s = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, DEAD_S)
+        _stay_alive()
         error = self._session.overdue()
         if error:
             self._session.fail(error)
@@ -150,13 +151,22 @@ class _Recorder:
             self._send(Changed())
 
     def _send(self, message: Message) -> None:
-        self._link.sendall(encode(message))
+        """However long the supervisor does not read: its database may be away for minutes."""
+        data = memoryview(encode(message))
+        room = select.poll()
+        room.register(self._link, select.POLLOUT)
+        while data:
+            _stay_alive()
+            room.poll(WATCH_S * 1000)
+            with contextlib.suppress(BlockingIOError):
+                data = data[self._link.send(data, socket.MSG_DONTWAIT) :]
 
 
 class RecorderProcess:
     """The supervisor's end of one recorder. Nothing here blocks."""
 
     def __init__(self, settings: Settings, seed: Seed) -> None:
+        """Raises OSError if no process can be made now."""
         self._link, far = socket.socketpair()
         self._link.setblocking(False)
         self._inbox = Inbox()
@@ -169,7 +179,11 @@ class RecorderProcess:
             self._process: ForkServerProcess = _CONTEXT.Process(
                 target=record, args=(settings, seed, far), daemon=True
             )
-            self._process.start()
+            try:
+                self._process.start()
+            except EOFError:  # and a recorder that it made all the same sees this end closed, and leaves
+                self._link.close()
+                raise ChildProcessError(errno.ECHILD, "the fork server died") from None
         # Not by its number, which is another process's if the fork server has reaped it or is gone itself.
         self._handle = os.pidfd_open(self.pid)
 
@@ -232,6 +246,10 @@ class RecorderProcess:
             pass  # the recorder has not read for so long that its socket is full: asked_s tells
         except OSError:
             self._is_open = False
+
+
+def _stay_alive() -> None:
+    signal.setitimer(signal.ITIMER_REAL, DEAD_S)
 
 
 @contextlib.contextmanager

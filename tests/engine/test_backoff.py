@@ -73,6 +73,16 @@ def test_attempts_are_counted_from_the_foot_of_the_ladder() -> None:
     assert backoff.attempt == 1
 
 
+@pytest.mark.parametrize("retry", RETRIED)
+@pytest.mark.parametrize("attempts", [1, 3, 50])
+def test_who_goes_on_where_another_one_was_waits_as_that_one_would_have(retry: Retry, attempts: int) -> None:
+    first, second = longest(), longest()
+    waits(first, retry, attempts)
+    second.resume(retry, first.attempt)
+    assert waits(second, retry, 3) == waits(first, retry, 3)
+    assert second.attempt == first.attempt == attempts + 3
+
+
 def test_what_is_never_retried_has_no_wait() -> None:
     with pytest.raises(ValueError, match="never"):
         Backoff().after(Retry.NEVER)

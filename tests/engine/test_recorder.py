@@ -1,12 +1,14 @@
 """Real recorder processes: what they know, what they say, and how they end."""
 
 import json
+import multiprocessing.forkserver
 import os
 import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.engine import recorder as recorder_module
 from streams.engine.address import parse
 from streams.engine.recorder import RecorderProcess
 from streams.engine.session import Report, Seed, State
@@ -25,6 +28,7 @@ from tests.camera.mark import read_mark
 from tests.camera.server import ScriptedCamera
 from tests.camera.viewer import wait_until
 
+from . import holding_recorder
 from .builders import settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -276,6 +280,24 @@ def test_without_its_supervisor_it_leaves_and_says_farewell(camera: ScriptedCame
         wait_until(lambda: is_gone(pid), LIMIT_S)
 
 
+def test_one_that_was_stopped_when_its_supervisor_died_leaves_once_it_may_go_on(camera: ScriptedCamera) -> None:
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", KILLED_SUPERVISOR], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with supervisor:
+        assert supervisor.stdin
+        assert supervisor.stdout
+        print(camera.url_with_credentials, file=supervisor.stdin, flush=True)
+        pid = int(supervisor.stdout.readline())
+        wait_until(lambda: plays(camera) == 1, LIMIT_S)
+        with stopped(pid):
+            supervisor.kill()
+            supervisor.wait(LIMIT_S)
+            assert not is_gone(pid)
+        wait_until(lambda: is_gone(pid) and camera.clients == 0, LIMIT_S)
+    assert camera.connections == 1
+
+
 def test_end_leaves_neither_process_nor_connection_nor_descriptor(camera: ScriptedCamera) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))
@@ -363,6 +385,78 @@ def test_a_supervisor_that_hangs_does_not_stop_the_capture() -> None:
         wait_until(lambda: bool(select.select([supervisor.process], [], [], 0)[0]), LIMIT_S)
         camera.hang_up()
         wait_until(lambda: plays(camera) >= 2, LIMIT_S / 2)
+
+
+def test_nor_does_one_that_hangs_for_longer_than_a_recorder_that_hangs_itself_may_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A database that is away for a minute keeps a supervisor from reading: its recorders keep what they have."""
+    monkeypatch.setattr(recorder_module, "record", holding_recorder.record_soon_dead)
+    grainy = replace(SCENE, width=640, height=480, noise=12)
+    with ScriptedCamera(grainy) as camera, recorder(camera) as supervisor:
+        supervisor.ask_until(lambda report: sum(len(one.jpeg) for one in report.fresh) > 500_000)
+        supervisor.process.pull(frozenset())
+        wait_until(lambda: bool(select.select([supervisor.process], [], [], 0)[0]), LIMIT_S)
+        end_s = time.monotonic() + 3 * holding_recorder.DEAD_S
+        wait_until(lambda: is_gone(supervisor.process.pid) or time.monotonic() > end_s, LIMIT_S)
+        before = len(supervisor.reports)
+        supervisor.until(lambda: len(supervisor.reports) > before or not supervisor.process.is_alive)
+        assert supervisor.ask().counters.samples > 9
+        assert len(supervisor.leave().board) == 9
+
+
+def test_one_that_holds_the_interpreter_for_ever_is_ended_by_the_kernel(
+    camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answering thread cannot run: nobody in it sees that the supervisor is gone."""
+    monkeypatch.setattr(recorder_module, "record", holding_recorder.record)
+    with recorder(camera) as supervisor:
+        pid = supervisor.process.pid
+        wait_until(lambda: is_gone(pid), LIMIT_S)
+        supervisor.until(lambda: not supervisor.process.is_alive)
+        assert supervisor.reports == []
+
+
+# --- when the fork server is gone ---
+
+
+def kill_the_fork_server() -> int:
+    pid = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: is_gone(pid), LIMIT_S)
+    return int(pid)
+
+
+def test_recorders_outlive_their_fork_server_and_others_can_be_started(camera: ScriptedCamera) -> None:
+    with recorder(camera) as old:
+        samples = old.ask_until(lambda report: bool(report.fresh)).counters.samples
+        gone = kill_the_fork_server()
+        old.ask_until(lambda report: report.counters.samples > samples + 3)
+        with recorder(camera) as new:
+            new.ask_until(lambda report: bool(report.fresh))
+            assert multiprocessing.forkserver._forkserver._forkserver_pid != gone  # type: ignore[attr-defined]
+        assert old.leave().is_final
+        wait_until(lambda: is_gone(old.process.pid), LIMIT_S)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["running", "stopped"])
+def test_a_recorder_whose_fork_server_is_gone_is_ended_all_the_same(
+    camera: ScriptedCamera, is_stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not by its number, which nobody keeps for it any more: another process may have it."""
+    numbers: list[int] = []
+    with recorder(camera) as supervisor:
+        supervisor.ask_until(lambda report: bool(report.fresh))
+        pid = supervisor.process.pid
+        kill_the_fork_server()
+        if is_stopped:
+            os.kill(pid, signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "kill", lambda number, _: numbers.append(number))
+            within_the_limit(supervisor.process.end)
+        wait_until(lambda: is_gone(pid) and camera.clients == 0, LIMIT_S)
+        monkeypatch.setattr(supervisor.process, "end", lambda: None)  # once is enough
+    assert numbers == []
 
 
 # --- what it knows ---

@@ -17,6 +17,7 @@ from streams.engine.errors import CaptureError
 from streams.engine.feed import Feed, Opener, Packet, Video
 from streams.engine.session import (
     FRAME_S,
+    LONGEST_WAIT_S,
     OPEN_S,
     PACKET_S,
     Counters,
@@ -271,6 +272,79 @@ def test_every_connection_is_left() -> None:
 
     play(act, act, act)
     assert [feed.is_left for feed in feeds] == [True] * 3
+
+
+# --- going on with the wait of another recorder ---
+
+
+def waiting(code: str = "auth_refused", *, attempt: int = 3, wait_s: float | None = 100.0) -> Seed:
+    """The recorder before this one was told so, and was to try again so many seconds from now."""
+    next_at = None if wait_s is None else WALL_S + wait_s
+    return Seed(status=Status(State.RECONNECTING, code, "As it was said.", attempt, next_at))
+
+
+def test_it_waits_for_as_long_as_was_left_and_then_on_the_same_ladder() -> None:
+    stage = play(errors.AuthRefused(), errors.AuthRefused(), seed=waiting())
+    assert stage.clock.waits[:3] == [100, 480 * 1.25, 900 * 1.25]
+    assert [report.status.attempt for report in stage.reports[:2]] == [4, 5]
+
+
+def test_it_says_what_the_one_before_said_until_it_has_tried_itself() -> None:
+    session = Session(settings(), waiting(), opener=refusing(errors.AuthRefused()), clock=FakeClock())
+    assert session.report().status == waiting().status
+
+
+def test_nothing_is_opened_while_it_waits_on() -> None:
+    stage = Stage([])
+    stage.session = Session(settings(), waiting(), opener=stage.open, clock=stage.clock)
+    stage.clock.wait = lambda stop, seconds: stop.set() or True  # type: ignore[method-assign, func-returns-value]
+    stage.session.run()
+    assert stage.opened == []
+
+
+@pytest.mark.parametrize("wait_s", [0.0, -5.0, -1e9])
+def test_a_wait_that_is_over_is_none_and_is_counted(wait_s: float) -> None:
+    stage = play(errors.CameraFull(), seed=waiting("camera_full", attempt=1, wait_s=wait_s))
+    assert stage.clock.waits[0] == 75
+    assert stage.reports[0].status.attempt == 2
+
+
+def test_a_wall_clock_that_is_a_week_ahead_costs_no_more_than_the_longest_wait() -> None:
+    stage = play(errors.AuthRefused(), seed=waiting(wait_s=7 * 86_400.0))
+    assert stage.clock.waits[0] == LONGEST_WAIT_S == 900 * 1.25
+
+
+def test_another_failure_than_the_one_before_begins_its_own_ladder() -> None:
+    assert play(errors.Unreachable(), seed=waiting()).clock.waits[:2] == [100, 1]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        Status(),
+        Status(State.CAPTURING),
+        Status(State.RECONNECTING, "auth_refused", "No.", attempt=0, next_attempt_at=WALL_S + 100),
+        Status(State.RECONNECTING, "of_a_later_version", "What?", attempt=2, next_attempt_at=WALL_S + 100),
+        Status(State.RECONNECTING, "address_refused", "Never.", attempt=2, next_attempt_at=WALL_S + 100),
+        Status(State.FAILED, "auth_refused", "No.", attempt=2, next_attempt_at=WALL_S + 100),
+    ],
+    ids=["new", "capturing", "no attempt", "unknown", "never retried", "failed"],
+)
+def test_who_has_nothing_to_wait_for_connects_at_once(status: Status) -> None:
+    stage = play(errors.Unreachable(), seed=Seed(status=status))
+    assert stage.clock.waits[0] == 1
+    assert stage.reports[0].status.attempt == 1
+
+
+def classes_of(error: type[CaptureError]) -> list[type[CaptureError]]:
+    return [error, *(one for child in error.__subclasses__() for one in classes_of(child))]
+
+
+def test_every_code_says_how_it_is_retried() -> None:
+    classes = classes_of(CaptureError)[1:]
+    assert len({one.code for one in classes}) == len(classes) > 10
+    assert {one.code: errors.retry_of(one.code) for one in classes} == {one.code: one.retry for one in classes}
+    assert errors.retry_of("") is None
 
 
 # --- undecodable ---

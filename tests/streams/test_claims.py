@@ -4,10 +4,13 @@ from datetime import timedelta
 
 import pytest
 from django.db.models.functions import Now
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams import claims, queries, services
 from streams.claims import CLAIM_S, GAP_S, HEARTBEAT_S, Candidate, Claim, HostAlive, HostTaken
 from streams.models import Capture, Host
+from streams.queries import Room
 from tests.streams.builders import at_once, make_capture, make_claim, make_finished, make_host, make_witness, silence
 
 pytestmark = pytest.mark.django_db
@@ -59,6 +62,50 @@ def test_slots_are_read_from_the_database() -> None:
     host = make_host(slots=1)
     Host.objects.update(slots=2)
     assert len(claims.claim(host, candidates(captures))) == 2
+
+
+def ends_before(ids: list[int], capture_id: int, slots: int) -> int:
+    """How many others end, oldest first, until this one is among the first `slots`."""
+    in_progress, ended = list(ids), 0
+    while capture_id not in in_progress[:slots]:
+        del in_progress[0]
+        ended += 1
+    return ended
+
+
+@given(st.sets(st.integers(1, 60), max_size=30), st.integers(1, 8))
+def test_a_capture_waits_for_as_many_as_have_to_end_before_it_fits(ids: set[int], slots: int) -> None:
+    ordered = sorted(ids)
+    room = Room(slots, tuple((pk, 1000 + pk) for pk in ordered))
+    expected = {pk: ends_before(ordered, pk, slots) for pk in ordered}
+    assert {pk: room.ahead_of(pk) for pk in ordered} == expected
+    assert room.ahead_by_stream() == {1000 + pk: ends for pk, ends in expected.items()}
+
+
+def test_without_a_host_nothing_is_waited_for_but_a_host() -> None:
+    room = Room(None, ((1, 11), (2, 12)))
+    assert (room.ahead_of(2), room.ahead_by_stream()) == (0, {11: 0, 12: 0})
+
+
+def test_the_room_is_that_of_all_living_hosts() -> None:
+    assert queries.room() == Room(None, ())
+    make_host("north", slots=2)
+    make_host("south", slots=3)
+    make_host("gone", slots=100, silent_s=CLAIM_S + 1)
+    make_finished("rtsp://camera-9.example/demo")
+    captures = make_captures(2)
+    services.stop(captures[0].stream)
+    make_host("north", slots=2)  # make_finished registers it with 8
+    assert queries.room() == Room(5, tuple((capture.pk, capture.stream_id) for capture in captures))
+
+
+def test_what_waits_is_read_oldest_first_whoever_had_it_before() -> None:
+    captures = make_captures(3)
+    host = make_host()
+    for capture in reversed(captures):
+        make_claim(capture, host)
+    claims.release_all(host)
+    assert [one.capture_id for one in queries.unclaimed().to_capture] == [capture.pk for capture in captures]
 
 
 # --- epochs ---------------------------------------------------------------------------------------
@@ -217,8 +264,9 @@ def test_a_name_that_another_machine_uses_is_refused_while_that_one_may_live() -
 
 def test_a_name_is_free_at_once_for_the_machine_that_had_it_and_after_a_farewell() -> None:
     first = claims.register("north", 3, "machine-1")
-    assert claims.register("north", 3, "machine-1").epoch == first.epoch + 1
-    claims.retire(first)
+    again = claims.register("north", 3, "machine-1")
+    assert again.epoch == first.epoch + 1
+    claims.retire(again)
     assert claims.register("north", 3, "machine-2").instance == "machine-2"
 
 
@@ -250,6 +298,17 @@ def test_a_host_that_retires_lives_no_more_and_claims_nothing() -> None:
     assert not queries.has_living_host()
     assert claimed_by(host) == []
     assert [c.capture_id for c in queries.unclaimed().to_capture] == [capture.pk for capture in captures]
+
+
+def test_a_supervisor_that_leaves_too_late_takes_nothing_from_the_one_that_has_its_name() -> None:
+    capture = make_capture()
+    late = make_host("north")
+    new = claims.register("north", 3)
+    claim = make_claim(capture, new)
+    with pytest.raises(HostTaken):
+        claims.retire(late)
+    assert claim.rows().exists()
+    assert queries.has_living_host()
 
 
 # --- races ----------------------------------------------------------------------------------------

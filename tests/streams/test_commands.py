@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from streams.management.commands.supervise import Command
+from streams.supervisor import Supervisor
 from tests.streams.processes import ROOT, children, environment, manage, managing
 from tests.streams.waiting import until
 
@@ -128,6 +130,56 @@ def test_the_lock_of_a_supervisor_that_was_killed_is_free_at_once(prepared: Path
     with managing(prepared, "supervise") as second:
         until(lambda: "supervisor started" in log_of(prepared), 60)
         assert second.poll() is None
+    assert "waiting whether" not in log_of(prepared)
+
+
+def elsewhere(folder: Path) -> dict[str, str]:
+    """Another machine with the database of the first one and, by mistake, its name."""
+    return {"DATABASE_URL": f"sqlite:///{folder}/data/db.sqlite3", "DATA_DIR": str(folder / "other")}
+
+
+def test_a_second_machine_of_one_host_name_is_refused(prepared: Path) -> None:
+    with managing(prepared, "supervise") as first:
+        until(lambda: "supervisor started" in log_of(prepared), 60)
+        second = manage(prepared, "supervise", **elsewhere(prepared))
+        assert second.returncode == 1
+        assert second.stderr.strip().splitlines()[-1] == (
+            "CommandError: Another machine runs a supervisor for the host name 'north': "
+            "set CAPTURE_HOST_NAME to another one."
+        )
+        assert "waiting whether another machine has this name" in second.stderr
+        assert "supervisor started" not in second.stderr
+        assert first.poll() is None
+    assert "another supervisor has this name" not in log_of(prepared)
+    assert ask(prepared, "SELECT name, epoch FROM streams_host") == [("north", 1)]
+
+
+def test_the_name_of_a_machine_that_was_killed_is_taken_over(prepared: Path) -> None:
+    with managing(prepared, "supervise") as first:
+        until(lambda: "supervisor started" in log_of(prepared), 60)
+        first.kill()
+        first.wait(30)
+    with managing(prepared, "supervise", **elsewhere(prepared)) as second:
+        until(lambda: "supervisor started" in log_of(prepared), 60)
+        assert second.poll() is None
+    assert "waiting whether another machine has this name" in log_of(prepared)
+
+
+def test_a_fault_while_recorders_are_heard_does_not_end_the_supervisor(caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(Supervisor):
+        def __init__(self) -> None:
+            self.ticks = 0
+
+        def tick(self) -> None:
+            self.ticks += 1
+
+        def wait(self) -> None:
+            raise RuntimeError("a fault")
+
+    faulty = Faulty()
+    Command()._tick(faulty)
+    assert faulty.ticks == 1
+    assert ["tick failed" in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_a_cluster_that_is_killed_is_started_again(prepared: Path) -> None:

@@ -1,9 +1,13 @@
 """The pages for people and the answers for machines that look after the service."""
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import OperationalError, connection
 from django.test import Client
 
@@ -12,7 +16,9 @@ from streams.engine.notices import Notice
 from streams.engine.session import Counters, State, Status
 from streams.models import Capture, Stream
 from tests.streams.builders import (
+    API,
     BROWSER,
+    CURL,
     SECRET,
     URL_WITH_SECRET,
     Response,
@@ -267,6 +273,121 @@ def test_reading_writes_nothing(client: Client) -> None:
     for path in ("/", f"/captures/{capture.pk}/", "/livez", "/readyz"):
         client.get(path)
     assert (Stream.objects.values().get(), Capture.objects.values().get()) == before
+
+
+# --- waiting for a slot ---------------------------------------------------------------------------
+
+
+def queue(count: int) -> list[Capture]:
+    return [make_capture(f"rtsp://camera-{n}.example/demo") for n in range(count)]
+
+
+def test_the_first_page_says_for_how_many_each_queued_stream_waits(client: Client) -> None:
+    make_host(slots=2)
+    queue(4)
+    Stream.objects.filter(name="demo").update(status="capturing")
+    text = read(client.get("/").content.decode()).text
+    assert text.count("All slots are taken (2): begins when") == 2
+    assert "All slots are taken (2): begins when another capture has ended." in text
+    assert "All slots are taken (2): begins when 2 other captures have ended." in text
+
+
+def test_the_first_page_says_that_there_is_no_slot_at_all(client: Client) -> None:
+    make_host(slots=0)
+    queue(1)
+    text = read(client.get("/").content.decode()).text
+    assert "No host has a slot." in text
+    assert "has ended" not in text
+
+
+@pytest.mark.parametrize(
+    ("slots", "says"),
+    [
+        (1, "All slots are taken (1): capturing begins when 2 other captures have ended."),
+        (2, "All slots are taken (2): capturing begins when another capture has ended."),
+        (0, "No host has a slot"),
+        (3, None),
+        (None, None),
+    ],
+)
+def test_a_captures_page_says_for_how_many_it_waits(client: Client, slots: int | None, says: str | None) -> None:
+    if slots is not None:
+        make_host(slots=slots)
+    capture = queue(3)[-1]
+    text = read(client.get(f"/captures/{capture.pk}/").content.decode()).text
+    assert says in text if says else "slot" not in text
+    answer = json.loads(client.get(f"/captures/{capture.pk}/", headers={"accept": "application/json"}).content)
+    assert answer["waits_for"] == (0 if slots is None else max(0, 3 - slots))
+
+
+@pytest.mark.parametrize("status", ["capturing", "stopping", "reconnecting"])
+def test_what_is_not_queued_waits_for_no_slot(client: Client, status: str) -> None:
+    make_host(slots=1)
+    capture = queue(2)[-1]
+    Stream.objects.update(status=status)
+    assert "slots" not in read(client.get(f"/captures/{capture.pk}/").content.decode()).text
+    assert "slots" not in read(client.get("/").content.decode()).text
+    answer = json.loads(client.get(f"/captures/{capture.pk}/", headers={"accept": "application/json"}).content)
+    assert answer["waits_for"] == 0
+
+
+# --- the database is away -------------------------------------------------------------------------
+
+
+@contextmanager
+def database_out_of_reach(folder: Path) -> Iterator[None]:
+    """No connection to it can be made: its file's folder is not there, its server's port is closed."""
+    connection.close()
+    kept = dict(connection.settings_dict)
+    if connection.vendor == "sqlite":
+        connection.settings_dict["NAME"] = str(folder / "away" / "db.sqlite3")
+    else:
+        connection.settings_dict.update(HOST="127.0.0.1", PORT="9")
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict.update(kept)
+
+
+ASKED: dict[str, Callable[[Client, str], Response]] = {
+    "index": lambda client, accept: client.get("/", headers={"accept": accept}),
+    "capture": lambda client, accept: client.get("/captures/1/", headers={"accept": accept}),
+    "start": lambda client, accept: start(client, accept=accept),
+    "stop": lambda client, accept: stop(client, accept=accept),
+    "admin": lambda client, accept: client.get("/admin/streams/stream/", headers={"accept": accept}),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("accept", [CURL, BROWSER, API], ids=["text", "html", "json"])
+@pytest.mark.parametrize("page", ASKED)
+def test_without_the_database_every_answer_says_so_and_when_to_come_again(
+    client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture, page: str, accept: str
+) -> None:
+    client.force_login(User.objects.create_superuser("keeper"))
+    with database_out_of_reach(tmp_path), caplog.at_level(logging.WARNING):
+        response = ASKED[page](client, accept)
+    assert (response.status_code, response["Retry-After"]) == (503, "5")
+    text = response.content.decode()
+    assert "The database is away" in text
+    if accept == API:
+        assert json.loads(text)["code"] == "database_away"
+    elif accept == BROWSER or page == "stop":
+        assert read(text).faults == []
+        assert "database_away" in read(text).text
+    (record,) = caplog.records
+    assert "database away" in record.getMessage()
+    assert (record.levelname, record.exc_info) == ("ERROR", None)
+    assert ASKED[page](client, accept).status_code != 503
+
+
+def test_a_fault_of_our_own_is_not_taken_for_the_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr("streams.queries.room", broken)
+    assert client.get("/").status_code == 500
 
 
 # --- health ---------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.engine.backoff import HEALTHY_S
 from streams.queries import Wanted
-from streams.supervisor import Plan, Running, plan
+from streams.supervisor import Plan, Running, _Restart, plan
 
 
 def want(capture_id: int = 1, *, epoch: int = 1, is_stopping: bool = False) -> Wanted:
@@ -103,3 +104,25 @@ def test_only_what_holds_its_claim_is_told_anything(
     assert all(row.capture_id not in running and row in wanted for row in (*todo.start, *todo.hand_over))
     assert not waiting & {row.capture_id for row in todo.start}
     assert not [row for row in todo.start if row.is_stopping]
+
+
+# --- when a recorder that died is replaced --------------------------------------------------------
+
+
+def waits_of(deaths: list[float]) -> list[float]:
+    """Seconds until the next recorder, after recorders that had lived so long; each wait is its step's longest."""
+    restart, waits = _Restart(), []
+    for lived_s in deaths:
+        if restart.backoff:
+            restart.backoff.uniform = lambda low, high: high
+        restart.note_death(1000.0, lived_s)
+        waits.append(restart.at_s - 1000.0)
+    return waits
+
+
+def test_the_first_death_is_replaced_at_once_and_the_next_ones_later_and_later() -> None:
+    assert waits_of([5.0] * 9) == [0, 1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_a_recorder_that_lived_for_a_minute_is_replaced_at_once_again() -> None:
+    assert waits_of([5.0, 5.0, 5.0, HEALTHY_S, 5.0, HEALTHY_S - 0.1]) == [0, 1, 2, 0, 1, 2]

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
+from django.db import OperationalError, connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from streams import claims, services
@@ -306,6 +308,70 @@ def test_an_error_is_cut_to_what_a_row_holds() -> None:
     assert len(Stream.objects.get().error_text) == len(Capture.objects.get().error_text) == 300
 
 
+def statements(queries: CaptureQueriesContext) -> list[str]:
+    return [query["sql"] for query in queries.captured_queries]
+
+
+def test_a_quiet_report_costs_one_statement_and_no_transaction() -> None:
+    claim = make_claim(make_capture())
+    first = make_report(make_picture(1))
+    services.checkpoint(claim, Totals(), first)
+    quiet = make_report(kept=((1, 100.0),), counters=Counters(samples=5))
+    with CaptureQueriesContext(connection) as queries:
+        services.checkpoint(claim, Totals(), quiet, first.status)
+    (statement,) = statements(queries)
+    assert statement.startswith('UPDATE "streams_capture"')
+    assert Capture.objects.get().samples == 5
+
+
+def test_a_quiet_report_of_a_lost_claim_writes_nothing_either() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    steal(capture.pk)
+    with pytest.raises(ClaimLost):
+        services.checkpoint(claim, Totals(), make_report(counters=Counters(samples=5)), make_report().status)
+    assert Capture.objects.get().samples == 0
+
+
+def test_a_status_that_is_known_to_be_saved_is_not_looked_at() -> None:
+    claim = make_claim(make_capture())
+    known = make_report().status
+    services.checkpoint(claim, Totals(), make_report())
+    with CaptureQueriesContext(connection) as queries:
+        services.checkpoint(claim, Totals(), make_report(make_picture(1)), known)
+    assert not [statement for statement in statements(queries) if '"streams_stream"' in statement]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("holds", [True, False], ids=["it held", "it did not"])
+def test_a_commit_whose_answer_is_lost_leaves_no_row_without_its_file(
+    media: Path, monkeypatch: pytest.MonkeyPatch, holds: bool
+) -> None:
+    """The server is gone between the commit and its answer: the rows may be there."""
+    capture = make_capture()
+    claim = make_claim(capture)
+    commit = connection._commit  # type: ignore[attr-defined]
+
+    def commit_and_lose_the_answer() -> None:
+        if holds:
+            commit()
+        raise OperationalError("server closed the connection unexpectedly")
+
+    report = make_report(make_picture(1), make_picture(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "_commit", commit_and_lose_the_answer)
+        with pytest.raises(OperationalError):
+            services.checkpoint(claim, Totals(), report)
+    assert capture.frames.count() == (2 if holds else 0)
+    assert set(frame_files(capture)) <= set(files(media))
+    services.checkpoint(claim, Totals(), report)
+    services.stop(capture.stream)
+    services.hand_over(claim)
+    assert services.finish(capture.pk)
+    capture.refresh_from_db()
+    assert (capture.frames.count(), files(media)) == (2, all_files(capture))
+
+
 # --- hand over, note a death, fail ----------------------------------------------------------------
 
 
@@ -347,6 +413,55 @@ def test_a_dead_recorder_is_told_and_its_capture_kept() -> None:
     assert (capture.error_code, capture.finished_at) == ("recorder_died", None)
     assert (Stream.objects.get().status, Stream.objects.get().error_code) == ("reconnecting", "recorder_died")
     assert claim.rows().exists()
+
+
+WAITING = Status(State.RECONNECTING, "auth_refused", "Wrong password.", attempt=3, next_attempt_at=NOON)
+
+
+def test_a_recorder_that_dies_while_it_waits_leaves_its_successor_to_wait() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(status=WAITING))
+    services.note_death(claim)
+    stream = Stream.objects.get()
+    assert (stream.status, stream.error_code, stream.attempt) == ("reconnecting", "auth_refused", 3)
+    assert services.saved_status(stream) == WAITING
+    capture.refresh_from_db()
+    assert capture.error_code == "recorder_died"
+
+
+def test_a_host_that_leaves_leaves_the_wait_to_the_next_one() -> None:
+    claim = make_claim(make_capture())
+    services.checkpoint(claim, Totals(), make_report(status=WAITING))
+    services.hand_over(claim)
+    assert Stream.objects.get().status == "queued"
+    assert services.saved_status(Stream.objects.get()) == WAITING
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        Status(State.CAPTURING),
+        Status(State.CONNECTING),
+        Status(State.RECONNECTING, "stalled", "It hangs.", attempt=1),
+    ],
+    ids=["capturing", "connecting", "ended by its recorder"],
+)
+def test_who_did_not_wait_has_nothing_to_go_on_with(status: Status) -> None:
+    services.checkpoint(make_claim(make_capture()), Totals(), make_report(status=status))
+    assert services.saved_status(Stream.objects.get()) == Status()
+
+
+def test_a_person_who_stops_and_starts_waits_for_nothing() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    services.checkpoint(claim, Totals(), make_report(status=WAITING))
+    services.stop(capture.stream)
+    assert services.saved_status(Stream.objects.get()) == Status()
+    services.hand_over(claim)
+    assert services.finish(capture.pk)
+    services.start(make_wish())
+    assert services.saved_status(Stream.objects.get()) == Status()
 
 
 def test_the_death_of_a_recorder_whose_capture_is_anothers_is_not_told() -> None:
@@ -503,8 +618,10 @@ def test_a_grid_that_cannot_be_written_leaves_the_capture_to_be_finished_later(
         services.finish(capture.pk)
     capture.refresh_from_db()
     assert capture.finished_at is None
+    assert (Stream.objects.get().status, Stream.objects.get().notices) == ("stopping", "storage_full")
     fill_disk(1)
     assert services.finish(capture.pk)
+    assert (Stream.objects.get().status, Stream.objects.get().notices) == ("idle", "")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -516,6 +633,85 @@ def test_twenty_that_finish_at_once_keep_one_grid_and_no_stray_file(media: Path)
     capture.refresh_from_db()
     assert sheet.decode_jpeg(capture.grid.read()).shape[0] > 3 * 24
     assert files(media) == all_files(capture)
+
+
+def litter(media: Path, *names: str) -> None:
+    for name in names:
+        (media / name).parent.mkdir(parents=True, exist_ok=True)
+        (media / name).write_bytes(b"half a")
+
+
+def test_a_finish_sweeps_what_killed_processes_left_of_its_capture_and_of_no_other(media: Path) -> None:
+    other = make_capture("rtsp://other.example/demo")
+    record(other, frames=2)
+    capture = make_capture()
+    record(capture, frames=3)
+    litter(media, f"frames/{capture.pk}/7-dead.jpg", f"grids/{capture.pk}/dead.jpg")
+    others = [f"frames/{other.pk}/9-dead.jpg", f"grids/{other.pk}/dead.jpg", f"grids/{capture.pk}1/dead.jpg"]
+    litter(media, *others)
+    services.stop(capture.stream)
+    assert services.finish(capture.pk)
+    capture.refresh_from_db()
+    assert files(media) == sorted([*all_files(capture), *frame_files(other), *others])
+    assert len(frame_files(capture)) == 3
+
+
+class Killed(BaseException):
+    """Nothing that runs on the way out is run: see `dying`."""
+
+
+STEPS = ("_fence", "_compose", "_write_grid", "_litter", "_set_status", "_delete_names")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_any_step_leaves_nothing_that_the_next_finish_does_not_clean(
+    media: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_done: bool
+) -> None:
+    capture = make_capture()
+    record(capture, frames=4)
+    litter(media, f"frames/{capture.pk}/7-dead.jpg")
+    services.stop(capture.stream)
+    work = getattr(services, step)
+
+    with monkeypatch.context() as patch:
+
+        def dying(*arguments: Any) -> None:
+            if is_done:
+                work(*arguments)
+            patch.setattr(services, "_delete", lambda *_: None)
+            raise Killed
+
+        patch.setattr(services, step, dying)
+        with pytest.raises(Killed):
+            services.finish(capture.pk)
+    assert not Capture.objects.get().is_finished
+    assert services.finish(capture.pk)
+    capture.refresh_from_db()
+    assert (capture.frames.count(), bool(capture.grid)) == (4, True)
+    assert files(media) == all_files(capture)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("503 Slow Down"), OSError("gone")], ids=["its own", "the system's"])
+def test_a_storage_that_fails_to_be_read_is_asked_again_later(
+    media: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Object stores raise errors of their own; OSError is what the callers of a finish know."""
+    capture = make_capture()
+    record(capture, frames=2)
+    services.stop(capture.stream)
+
+    class Unreadable(FileSystemStorage):
+        def _open(self, *_: Any) -> "File[bytes]":
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Frame._meta.get_field("image"), "storage", Unreadable(location=media))
+        with pytest.raises(OSError):  # noqa: PT011
+            services.finish(capture.pk)
+    assert services.finish(capture.pk)
+    assert Capture.objects.get().grid
 
 
 # --- place ----------------------------------------------------------------------------------------
@@ -538,6 +734,27 @@ def test_a_host_that_is_unknown_silent_or_full_gets_nothing(host_name: str) -> N
     assert not services.place(capture.pk, host_name)
     capture.refresh_from_db()
     assert (capture.claimed_by, capture.epoch) == (None, 0)
+
+
+def test_a_capture_is_not_placed_while_an_older_one_waits() -> None:
+    make_host("north", slots=1)
+    first, second = (make_capture(f"rtsp://127.0.0.1:{port}/demo") for port in (1, 2))
+    assert not services.place(second.pk, "north")
+    assert services.place(first.pk, "north")
+    assert not services.place(second.pk, "north")  # no slot is left
+    make_host("south")
+    assert services.place(second.pk, "south")
+
+
+def test_an_older_capture_whose_host_is_lost_goes_first() -> None:
+    first, second = (make_capture(f"rtsp://127.0.0.1:{port}/demo") for port in (1, 2))
+    make_claim(first, lost := make_host("lost"))
+    make_host("north")
+    make_witness()
+    silence(lost, 60.0)
+    assert not services.place(second.pk, "north")
+    assert services.place(first.pk, "north")
+    assert services.place(second.pk, "north")
 
 
 def test_a_stopped_capture_is_not_placed() -> None:

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from django.db import connection
 from django.test import Client
 from django_q.models import OrmQ
 from pytest_django import DjangoCaptureOnCommitCallbacks
@@ -383,10 +382,45 @@ def test_no_answer_tells_a_credential(client: Client, accept: str) -> None:
             assert secret not in text
 
 
-def test_a_database_that_is_away_is_a_503_with_a_sentence(client: Client) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE streams_stream RENAME TO away")
-    response = client.post(
-        "/start", {"rtsp_url": "rtsp://camera.example/demo"}, headers={"accept": "application/json"}
-    )
-    assert (response.status_code, response.json()["code"]) == (503, "database_away")
+# --- slots ----------------------------------------------------------------------------------------
+
+
+def start_many(client: Client, count: int, *, accept: str = CURL) -> list[str]:
+    return [start(client, f"rtsp://camera-{n}.example/demo", accept=accept).content.decode() for n in range(count)]
+
+
+def test_json_says_how_many_captures_have_to_end_first(client: Client) -> None:
+    make_host("north", slots=1)
+    make_host("south", slots=1)
+    answers = [json.loads(text) for text in start_many(client, 5, accept=API)]
+    assert [(answer["slots"], answer["waits_for"]) for answer in answers] == [(2, 0), (2, 0), (2, 1), (2, 2), (2, 3)]
+
+
+def test_the_text_says_how_many_captures_have_to_end_first(client: Client) -> None:
+    make_host(slots=1)
+    first, second, third = start_many(client, 3)
+    assert "slots" not in first
+    assert second.endswith("\nAll slots are taken (1): capturing begins when another capture has ended.\n")
+    assert third.endswith("\nAll slots are taken (1): capturing begins when 2 other captures have ended.\n")
+    again = start(client, "rtsp://camera-2.example/demo")
+    assert (again.status_code, again.content.decode().endswith("2 other captures have ended.\n")) == (200, True)
+
+
+def test_a_page_says_how_many_captures_have_to_end_first(client: Client) -> None:
+    make_host(slots=1)
+    assert "capturing begins when another capture has ended" in start_many(client, 2, accept=BROWSER)[1]
+
+
+def test_what_is_captured_waits_for_no_slot_even_if_the_slots_became_fewer(client: Client) -> None:
+    make_host(slots=2)
+    start_many(client, 2)
+    Stream.objects.update(status="capturing")
+    make_host(slots=1)
+    again = json.loads(start(client, "rtsp://camera-1.example/demo", accept=API).content)
+    assert (again["status"], again["waits_for"], again["slots"]) == ("capturing", 0, 1)
+
+
+def test_hosts_without_a_slot_are_not_said_to_free_one(client: Client) -> None:
+    make_host(slots=0)
+    (text,) = start_many(client, 1)
+    assert text.endswith("\nNo host has a slot (CAPTURE_SLOTS).\n")

@@ -1,7 +1,11 @@
 """Ticks with a real host row, real recorder processes and a real camera; the job cluster is a stand-in."""
 
+import errno
+import logging
 import os
+import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,17 +16,22 @@ from django.core.files.storage import FileSystemStorage
 from django.db import connection
 from django.db.models import F
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from streams import claims, services, supervisor
 from streams.claims import CLAIM_S
 from streams.cluster import Cluster
 from streams.engine import sheet
 from streams.engine.errors import Retry
+from streams.engine.notices import Notice
+from streams.engine.session import Report
 from streams.models import Capture, Frame, Host, Stream
 from streams.supervisor import Supervisor
 from tests.camera.clip import Scene
 from tests.camera.server import ScriptedCamera
 from tests.streams.builders import (
+    API,
     SECRET,
     files,
     frame_files,
@@ -33,7 +42,9 @@ from tests.streams.builders import (
     make_report,
     make_witness,
     silence,
+    stop,
 )
+from tests.streams.html import read
 from tests.streams.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -197,6 +208,39 @@ def test_slots_are_kept_and_the_next_capture_takes_the_one_that_is_free(
     run(one, lambda: Stream.objects.get(name="other").status == "capturing")
     assert list(one._recorders) == [second.pk]
     assert Capture.objects.get(pk=first.pk).is_finished
+
+
+def test_a_tick_claims_the_oldest_that_wait(hire: Callable[..., Supervisor]) -> None:
+    one = hire(slots=2)
+    captures = [make_capture(f"rtsp://127.0.0.1:9/{n}") for n in range(4)]
+    Capture.objects.filter(pk=captures[0].pk).update(started_at=timezone.now())  # by number, whatever a clock says
+    one.tick()
+    assert sorted(one._recorders) == [captures[0].pk, captures[1].pk]
+
+
+def test_so_many_recorders_are_started_in_a_tick_that_the_host_is_heard_meanwhile(
+    hire: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STARTS", 2)
+    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.0)
+    one = hire(slots=5)
+    for n in range(5):
+        make_capture(f"rtsp://127.0.0.1:9/{n}")
+    one._heartbeat()
+    started, heard = [], []
+    for _ in range(3):
+        before = set(one._recorders)
+        with CaptureQueriesContext(connection) as queries:
+            one.tick()
+        started.append(len(set(one._recorders) - before))
+        heard.append(sum(query["sql"].startswith('UPDATE "streams_host"') for query in queries.captured_queries))
+    assert started == [2, 2, 1]
+    assert heard[0] == 1 + 2  # once at first, and before each start
+    assert supervisor.STARTS == 2
+
+
+def test_sixteen_recorders_are_started_in_a_tick_at_most() -> None:
+    assert supervisor.STARTS == 16
 
 
 def test_a_camera_that_refuses_is_told_and_tried_again(camera: ScriptedCamera, north: Supervisor) -> None:
@@ -365,6 +409,140 @@ def test_a_silent_hosts_capture_is_taken_over_with_what_it_had(
     assert frame_files(capture) == files(media)
 
 
+# --- waiting to ask a camera again ----------------------------------------------------------------
+
+
+@pytest.fixture
+def locked() -> Iterator[ScriptedCamera]:
+    with ScriptedCamera(SCENE, fault="auth_refused") as camera:
+        yield camera
+
+
+def stream() -> Stream:
+    return Stream.objects.get()
+
+
+def kill_the_recorder(one: Supervisor, hire: Callable[..., Supervisor]) -> Supervisor:
+    (pid,) = pids(one)
+    os.kill(pid, signal.SIGKILL)
+    run(one, lambda: pids(one) not in ([], [pid]))
+    return one
+
+
+def kill_the_supervisor(one: Supervisor, hire: Callable[..., Supervisor]) -> Supervisor:
+    for recorder in one._recorders.values():
+        recorder.process.end()
+    one._recorders.clear()
+    return hire("north")
+
+
+def change_the_host(one: Supervisor, hire: Callable[..., Supervisor]) -> Supervisor:
+    one.leave()
+    return hire("south")
+
+
+@pytest.mark.parametrize("change", [kill_the_recorder, kill_the_supervisor, change_the_host])
+def test_whoever_comes_next_waits_on_and_the_camera_sees_no_further_try(
+    locked: ScriptedCamera, hire: Callable[..., Supervisor], change: Callable[..., Supervisor]
+) -> None:
+    one = hire("north")
+    capture = make_capture(locked.url, interval_s=INTERVAL_S)
+    run(one, lambda: stream().next_attempt_at is not None)
+    before = (stream().attempt, stream().next_attempt_at, locked.connections)
+    assert (before[0], stream().error_code) == (1, "auth_refused")
+    other = change(one, hire)
+    run(other, lambda: other._recorders and other._recorders[capture.pk].last)
+    asked = iter(range(20))
+    run(other, lambda: next(asked) == 19)
+    assert (stream().attempt, stream().next_attempt_at, locked.connections) == before
+    assert (status(), stream().error_code) == ("reconnecting", "auth_refused")
+
+
+def test_a_wait_that_is_over_is_not_waited_for_and_attempts_are_counted_on(
+    locked: ScriptedCamera, north: Supervisor, hire: Callable[..., Supervisor]
+) -> None:
+    make_capture(locked.url, interval_s=INTERVAL_S)
+    run(north, lambda: stream().next_attempt_at is not None)
+    before = locked.connections
+    Stream.objects.update(next_attempt_at=timezone.now())
+    kill_the_recorder(north, hire)
+    run(north, lambda: stream().attempt == 2)
+    assert locked.connections > before
+    wait_s = ((stream().next_attempt_at or timezone.now()) - timezone.now()).total_seconds()
+    assert 60 < wait_s <= 150  # the second step of the ladder: 120 s and up to a quarter more
+
+
+def test_a_person_who_stops_and_starts_is_not_made_to_wait(locked: ScriptedCamera, north: Supervisor) -> None:
+    capture = make_capture(locked.url, interval_s=INTERVAL_S)
+    run(north, lambda: stream().next_attempt_at is not None)
+    services.stop(capture.stream)
+    run(north, lambda: Capture.objects.get().is_finished)
+    before = locked.connections
+    make_capture(locked.url, interval_s=INTERVAL_S)
+    assert (stream().attempt, stream().next_attempt_at) == (0, None)
+    run(north, lambda: stream().attempt == 1 and locked.connections > before)
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+@contextmanager
+def writes_to(*tables: str) -> Iterator[list[str]]:
+    """Filled at the end of the block."""
+    found: list[str] = []
+    with CaptureQueriesContext(connection) as queries:
+        yield found
+    verbs = ("UPDATE", "INSERT INTO", "DELETE FROM")
+    heads = tuple(f'{verb} "streams_{table}"' for verb in verbs for table in tables)
+    found += [query["sql"] for query in queries.captured_queries if query["sql"].startswith(heads)]
+
+
+def test_a_report_that_says_nothing_new_is_not_written(locked: ScriptedCamera, north: Supervisor) -> None:
+    capture = make_capture(locked.url, interval_s=INTERVAL_S)
+    run(north, lambda: stream().next_attempt_at is not None)
+    (recorder,) = north._recorders.values()
+    run(north, lambda: recorder.last)
+    settled_s = recorder.settled_s
+    with writes_to("capture", "stream", "frame") as found:
+        run(north, lambda: recorder.settled_s > settled_s + 1.0)
+    assert found == []
+    assert capture.pk in north._recorders
+
+
+def test_a_status_is_written_when_it_changes_and_only_then(camera: ScriptedCamera, north: Supervisor) -> None:
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    with writes_to("stream") as first:
+        run(north, lambda: status() == "capturing")
+    assert len([sql for sql in first if "capturing" in sql]) == 1
+    samples = Capture.objects.get().samples
+    with writes_to("stream") as found:
+        run(north, lambda: Capture.objects.get().samples > samples + 5)
+    assert found == []
+
+
+def unsaved_s(one: Supervisor) -> float:
+    host = Host.objects.get(pk=one.host.pk)
+    return (host.heartbeat_at - host.saved_at).total_seconds()
+
+
+def test_a_host_says_how_old_the_oldest_thing_is_that_is_not_saved(
+    camera: ScriptedCamera, other_camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two recorders hangs."""
+    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(supervisor, "SILENT_S", 60.0)
+    make_capture(other_camera.url, interval_s=INTERVAL_S)
+    capture = make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: Stream.objects.filter(status="capturing").count() == 2 and unsaved_s(north) < 3)
+    pid = north._recorders[capture.pk].process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        run(north, lambda: unsaved_s(north) > 5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    run(north, lambda: unsaved_s(north) < 3)
+
+
 # --- leaving --------------------------------------------------------------------------------------
 
 
@@ -422,9 +600,13 @@ class Refusing(FileSystemStorage):
     """Refuses one capture's files with an error of its own, as object stores do."""
 
     refused = ""
+    is_full = False
     refusals = 0
 
     def _save(self, name: str, content: Any) -> str:
+        if self.is_full:
+            self.refusals += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
         if self.refused and self.refused in name:
             self.refusals += 1
             raise ConnectionResetError if "grids" in name else RuntimeError("503 Slow Down")
@@ -495,6 +677,154 @@ def test_a_tick_outlives_what_one_captures_storage_does_to_it(
     run(north, lambda: refusing.refusals)
     refusing.refused = ""
     run(north, lambda: poison.frames.count())
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
+    """All that recorders reported and the supervisor tried to save."""
+    seen: list[Report] = []
+    checkpoint = services.checkpoint
+
+    def note(claim: claims.Claim, base: services.Totals, report: Report, known: Any = None) -> frozenset[int]:
+        seen.append(report)
+        return checkpoint(claim, base, report, known)
+
+    monkeypatch.setattr(services, "checkpoint", note)
+    return seen
+
+
+class Storage:
+    """Where nothing can be written until it is repaired."""
+
+    def __init__(self, refusing: Refusing, media: Path, is_full: bool) -> None:
+        self._refusing, self._file = refusing, media / "frames"
+        refusing.is_full = is_full
+        if not is_full:
+            self._file.write_bytes(b"")  # in place of the folder: root may write in any folder
+
+    def repair(self) -> None:
+        self._refusing.is_full = False
+        if self._file.is_file():
+            self._file.unlink()
+
+
+@pytest.fixture(params=[True, False], ids=["full", "unwritable"])
+def broken(request: pytest.FixtureRequest, refusing: Refusing, media: Path) -> Storage:
+    return Storage(refusing, media, request.param)
+
+
+def brightest(report: Report) -> list[float]:
+    return [round(score, -1) for _, score in report.board]
+
+
+def test_what_is_sampled_while_nothing_can_be_written_is_kept_told_and_saved_later(
+    camera: ScriptedCamera,
+    north: Supervisor,
+    broken: Storage,
+    reports: list[Report],
+    client: Client,
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.ALLOWED_HOSTS = ["*"]
+    caplog.set_level(logging.INFO, "streams")
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
+    run(north, lambda: stream().notices and Capture.objects.get().samples > 5 and brightest(reports[-1]) == [200] * 3)
+    samples = Capture.objects.get().samples
+    assert (status(), stream().notices, capture.frames.count()) == ("capturing", "storage_full", 0)
+    page = f"/captures/{capture.pk}/"
+    assert Notice.STORAGE_FULL.words in read(client.get(page).content.decode()).text
+    assert Notice.STORAGE_FULL.words in read(client.get("/").content.decode()).text
+    notices = {"storage_full": Notice.STORAGE_FULL.words}
+    assert client.get(page, headers={"accept": API}).json()["notices"] == notices
+    (pid,) = pids(north)
+    broken.repair()
+    run(north, lambda: capture.frames.count() == 3 and not stream().notices)
+    assert pids(north) == [pid]
+    assert tuple(frames_of(capture)) == reports[-1].board
+    assert min(number for number, _ in frames_of(capture)) <= samples
+    said = [record.getMessage() for record in caplog.records if " checkpoint " in record.getMessage()]
+    assert ["failed" in said[0], "worked again" in said[1], len(said)] == [True, True, 2]
+    assert client.get(page, headers={"accept": API}).json()["notices"] == {}
+
+
+def test_a_stop_while_nothing_can_be_written_answers_later_and_loses_nothing(
+    camera: ScriptedCamera,
+    north: Supervisor,
+    broken: Storage,
+    reports: list[Report],
+    client: Client,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.ALLOWED_HOSTS = ["*"]
+    monkeypatch.setattr("streams.views.STOP_WAIT_S", 0.01)
+    capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
+    run(north, lambda: stream().notices and brightest(reports[-1]) == [200] * 3)
+    assert stop(client).status_code == 202
+    run(north, lambda: reports[-1].is_final and stream().notices)
+    assert (status(), Capture.objects.get().is_finished, capture.frames.count()) == ("stopping", False, 0)
+    again = stop(client)
+    assert again.status_code == 202
+    assert Notice.STORAGE_FULL.words in read(again.content.decode()).text
+    broken.repair()
+    run(north, lambda: Capture.objects.get().is_finished)
+    assert tuple(frames_of(capture)) == reports[-1].board
+    assert (stop(client).status_code, stream().notices) == (200, "")
+
+
+def test_a_host_says_how_old_the_oldest_thing_is_that_cannot_be_written(
+    camera: ScriptedCamera, north: Supervisor, broken: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.1)
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: unsaved_s(north) > 5)
+    broken.repair()
+    run(north, lambda: unsaved_s(north) < 3)
+
+
+def test_a_capture_that_fails_while_its_grid_cannot_be_written_does_not_end_the_round(
+    camera: ScriptedCamera, north: Supervisor, refusing: Refusing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address is refused from now on, it has frames, and another host had it before."""
+    capture = make_capture("rtsp://2852039166/latest")  # 169.254.169.254 as a number
+    claim = make_claim(capture, claims.register("south", 1))
+    services.checkpoint(claim, services.Totals(), make_report(make_picture(1)))
+    claims.release(claim)
+    refusing.is_full = True
+    run(north, lambda: refusing.refusals)
+    assert stream().notices == "storage_full"
+    refusing.is_full = False
+    run(north, lambda: Capture.objects.get().is_finished)
+    assert (Capture.objects.get().ending, bool(Capture.objects.get().grid)) == ("failed", True)
+
+
+def bytes_of(report: Report) -> int:
+    return sum(len(picture.jpeg) for picture in report.fresh)
+
+
+LARGE = Scene(640, 480, plan=(40, 200, 90, 120), fps=25, gop_s=0.4, noise=12)
+
+
+def test_a_long_answer_is_heard_to_its_end_after_a_pause_of_the_supervisor(
+    north: Supervisor, refusing: Refusing, reports: list[Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was away: an answer larger than a socket's buffer was on its way for longer than is allowed."""
+    monkeypatch.setattr(supervisor, "SILENT_S", 1.0)
+    refusing.is_full = True  # so that all pictures come with each answer
+    with ScriptedCamera(LARGE) as camera:
+        capture = make_capture(camera.url, interval_s=INTERVAL_S, count=16)
+        run(north, lambda: max(map(bytes_of, reports[-2:]), default=0) > 500_000)
+        (recorder,) = north._recorders.values()
+        process = recorder.process
+        run(north, lambda: process.asked_s is not None and select.select([process], [], [], 0.0)[0])
+        until(lambda: time.monotonic() > (process.asked_s or 0.0) + 1.5)
+        os.kill(process.pid, signal.SIGSTOP)  # no more than what lies in the buffer comes at first
+        north.tick()
+        os.kill(process.pid, signal.SIGCONT)
+        refusing.is_full = False
+        run(north, lambda: capture.frames.count() == 16)
+        assert pids(north) == [process.pid]
 
 
 @contextmanager

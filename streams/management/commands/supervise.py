@@ -63,12 +63,12 @@ class Command(BaseCommand):
     def _tick(self, supervisor: Supervisor) -> None:
         try:
             supervisor.tick()
+            supervisor.wait()
         except claims.HostTaken:
             raise
         except Exception:  # the outermost loop: one fault must not end a hundred captures
             log.exception("tick failed")
             time.sleep(1.0)
-        supervisor.wait()
 
     def _register(self, name: str, slots: int, instance: str) -> Host | None:
         """Also right after a boot, when the database takes a moment longer; None if told to stop meanwhile."""
