@@ -122,8 +122,11 @@ def release(claim: Claim) -> bool:
 
 
 def release_all(host: Host) -> int:
-    """Give back all that the host claims; how many."""
-    return Capture.objects.filter(claimed_by=host, finished_at=None).update(claimed_by=None)
+    """Give back all that the host claims; how many. The rows are locked in the order in which `claim` takes them."""
+    rows = Capture.objects.filter(claimed_by=host, finished_at=None)
+    with transaction.atomic():
+        ids = list(rows.select_for_update().order_by("id").values_list("id", flat=True))
+        return rows.filter(pk__in=ids).update(claimed_by=None)
 
 
 def retire(host: Host) -> None:

@@ -128,6 +128,7 @@ class Supervisor:
         self._recorders: dict[int, _Recorder] = {}
         self._restarts: dict[int, _Restart] = {}
         self._to_finish_since_s: dict[int, float] = {}
+        self._grids_failed: set[int] = set()
         self._heartbeat_s = 0.0
         self._is_database_away = False
 
@@ -312,6 +313,7 @@ class Supervisor:
             claims.claim(self.host, unclaimed.to_capture)
         now_s = time.monotonic()
         self._to_finish_since_s = {pk: self._to_finish_since_s.get(pk, now_s) for pk in unclaimed.to_finish}
+        self._grids_failed &= self._to_finish_since_s.keys()
         for capture_id, since_s in list(self._to_finish_since_s.items()):
             if now_s - since_s > FINISH_AFTER_S:
                 self._finish(capture_id)
@@ -329,7 +331,10 @@ class Supervisor:
             self._finish_later(claim.capture_id, error)
 
     def _finish_later(self, capture_id: int, error: OSError) -> None:
-        log.error("capture=%s grid failed error=%s", capture_id, error.strerror)
+        """Tried again with every pull, said once."""
+        if capture_id not in self._grids_failed:
+            log.error("capture=%s grid failed error=%s", capture_id, error.strerror)
+        self._grids_failed.add(capture_id)
         self._to_finish_since_s[capture_id] = time.monotonic() + PULL_S
 
     def _apply(self, wanted: Sequence[Wanted]) -> None:

@@ -100,10 +100,15 @@ def stop(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
     if not form.is_valid():
         return _mistaken(request, mistakes(form))
     stream = Stream.objects.filter(name=form.cleaned_data["process_name"]).first()
-    capture = services.stop(stream) if stream else None
-    if capture is None:
+    if stream is None:
         return _refusal(request, 404, "unknown_process", "No stream has this process_name.")
-    return _result(request, _wait_until_finished(capture))
+    capture = services.stop(stream)
+    capture = capture and _wait_until_finished(capture)
+    if capture is None:
+        return _refusal(
+            request, 404, "no_capture", f"{stream.name} has no capture: none was made, or all were pruned."
+        )
+    return _result(request, capture)
 
 
 def _started(request: HttpRequest, started: services.Started) -> HttpResponse:
@@ -148,12 +153,14 @@ def _ended(captures: int) -> str:
     return "another capture has ended" if captures == 1 else f"{captures} other captures have ended"
 
 
-def _wait_until_finished(capture: Capture) -> Capture:
+def _wait_until_finished(capture: Capture) -> Capture | None:
+    """The capture as it is then; None if it was finished and pruned at once."""
+    found: Capture | None = capture
     limit_s = time.monotonic() + STOP_WAIT_S
-    while not capture.is_finished and time.monotonic() < limit_s:
+    while found and not found.is_finished and time.monotonic() < limit_s:
         time.sleep(POLL_S)
-        capture = Capture.objects.select_related("stream").get(pk=capture.pk)
-    return capture
+        found = Capture.objects.select_related("stream").filter(pk=capture.pk).first()
+    return found
 
 
 # --- what a capture has come to -------------------------------------------------------------------

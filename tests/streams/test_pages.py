@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection
+from django.db import connection
 from django.test import Client
 
 from streams import services
@@ -388,39 +388,6 @@ def test_a_fault_of_our_own_is_not_taken_for_the_database(client: Client, monkey
 
     monkeypatch.setattr("streams.queries.room", broken)
     assert client.get("/").status_code == 500
-
-
-# --- health ---------------------------------------------------------------------------------------
-
-
-def test_alive_is_whoever_answers(client: Client) -> None:
-    assert (client.get("/livez").status_code, client.get("/livez").content) == (200, b"ok\n")
-
-
-@pytest.mark.parametrize(
-    ("silent_s", "status"), [(None, 503), (60.0, 503), (0.0, 200)], ids=["none", "silent", "living"]
-)
-def test_ready_is_with_a_living_supervisor(client: Client, silent_s: float | None, status: int) -> None:
-    if silent_s is not None:
-        make_host(silent_s=silent_s)
-    response = client.get("/readyz")
-    assert response.status_code == status
-    assert json.loads(response.content) == {"database": True, "supervisor": status == 200}
-
-
-def test_not_ready_without_the_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away() -> None:
-        raise OperationalError("unable to open database file")
-
-    monkeypatch.setattr(connection, "ensure_connection", away)
-    response = client.get("/readyz")
-    assert response.status_code == 503
-    assert json.loads(response.content) == {"database": False, "supervisor": False}
-
-
-@pytest.mark.parametrize("path", ["/livez", "/readyz"])
-def test_health_needs_no_query_of_a_session(client: Client, path: str) -> None:
-    assert "Set-Cookie" not in client.get(path).headers
 
 
 def test_a_host_that_is_not_ours_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The writes: what a checkpoint saves, what a finish makes, and what is left when either goes wrong."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -903,3 +904,16 @@ def test_a_host_that_wakes_up_while_the_grid_is_made_writes_nothing(
     capture.refresh_from_db()
     assert frames_of(capture) == [(1, make_picture(1).score)]
     assert files(media) == all_files(capture)
+
+
+def test_a_picture_is_on_the_disk_before_its_row_is(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut may come after any commit."""
+    settled: list[tuple[str, int]] = []
+
+    def note(descriptor: int) -> None:
+        settled.append((os.readlink(f"/proc/self/fd/{descriptor}"), Frame.objects.count()))
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    capture = make_capture()
+    services.checkpoint(make_claim(capture), Totals(), make_report(make_picture(1), make_picture(2)))
+    assert sorted(settled) == [(str(media / name), 0) for name in frame_files(capture)]

@@ -1,5 +1,7 @@
 """From the environment to settings: mistakes, files, and the keys that nobody has to configure."""
 
+import ast
+import re
 import stat
 import subprocess
 import sys
@@ -80,7 +82,31 @@ def test_sqlite_waits_for_its_writers(tmp_path: Path) -> None:
     assert "IMMEDIATE" in options
     assert "'timeout': 20" in options
     assert "journal_mode=WAL" in options
-    assert "OPTIONS" not in show("s.DATABASES['default']", tmp_path, DATABASE_URL="postgres://u:p@h/n")
+    assert "IMMEDIATE" not in show("s.DATABASES['default']", tmp_path, DATABASE_URL="postgres://u:p@h/n")
+
+
+@pytest.mark.parametrize("url", ["redis://:pass@h:6380/1", "rediss://u:pass@h", "unix:///run/redis.sock?db=2"])
+def test_redis_takes_the_jobs_if_it_is_configured(tmp_path: Path, url: str) -> None:
+    what = "[s.Q_CLUSTER.get(name) for name in ('redis', 'orm', 'broker_class')]"
+    assert show(what, tmp_path, REDIS_URL=url) == f"['{url}', None, 'streams.broker.Redis']"
+    assert show(what, tmp_path, REDIS_URL="") == "[None, 'default', 'streams.broker.Orm']"
+    assert show(what, tmp_path) == "[None, 'default', 'streams.broker.Orm']"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://u:s3cr3t@h:6379", "It must begin with redis://, rediss:// or unix://."),
+        ("h:6379", "It must begin with redis://, rediss:// or unix://."),
+        ("redis://:s3cr3t/word@h:6379", "#, / and @ in a password are %23, %2F and %40."),
+        ("redis://h:6379?socket_timeout=s3cr3t", "It cannot be read as a URL"),
+    ],
+)
+def test_another_redis_url_is_refused_without_telling_it(tmp_path: Path, url: str, expected: str) -> None:
+    done = python(SHOW.format(1), tmp_path, REDIS_URL=url)
+    assert done.returncode != 0
+    assert expected in done.stderr.splitlines()[-1]
+    assert "s3cr3t" not in done.stderr
 
 
 def test_https_makes_cookies_and_redirects_safe(tmp_path: Path) -> None:
@@ -126,3 +152,59 @@ def test_processes_that_start_together_agree_on_the_keys(tmp_path: Path) -> None
     assert len(told) == 1
     assert len(told.pop().split()) == 2
     assert len(list((tmp_path / "data").iterdir())) == 2
+
+
+# --- what is told about them ------------------------------------------------------------------------
+
+EXAMPLE = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.M))
+ROWS = re.findall(r"^\| (`[A-Z0-9_`, ]+`) \| (.*?) \|", (ROOT / "docs/operations.md").read_text(), re.M)
+TABLE = {name: default for names, default in ROWS for name in re.findall(r"`([A-Z0-9_]+)`", names)}
+# Read by scripts/serve.sh and by gunicorn.
+OF_SCRIPTS = {"SERVE_STOP_WITHIN_S": 25, "WEB_CONCURRENCY": 1}
+
+
+def variables_read() -> dict[str, object]:
+    """Each variable with its default; None for one that is worked out."""
+    found: dict[str, object] = dict(OF_SCRIPTS)
+    for file in ("rtspsite/settings.py", "streams/management/commands/prepare.py"):
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name("env")), args=[ast.Constant(str(name)), default]):
+                    found[name] = default.value if isinstance(default, ast.Constant) else None
+    return found
+
+
+def test_what_the_scripts_read_is_known_here() -> None:
+    script = (ROOT / "scripts/serve.sh").read_text()
+    read = set(re.findall(r"\$\(setting ([A-Z_]+)", script)) | set(re.findall(r"\$\{([A-Z_]+):-", script))
+    of_the_machine = {"PYTHON", "APP_DIR", "TMPDIR"}
+    assert read - of_the_machine <= variables_read().keys()
+    for name in read & OF_SCRIPTS.keys():
+        assert f"${{{name}:-{OF_SCRIPTS[name]}}}" in script
+
+
+def test_each_variable_is_told_in_both_places_and_no_other_is() -> None:
+    assert set(variables_read()) == set(EXAMPLE) == set(TABLE)
+
+
+@pytest.mark.parametrize(("name", "default"), variables_read().items())
+def test_the_defaults_that_are_told_are_the_ones_that_hold(name: str, default: object) -> None:
+    match default:
+        case bool():
+            assert (EXAMPLE[name], TABLE[name]) == (str(int(default)), "on" if default else "off")
+        case int() | float():
+            assert (EXAMPLE[name], TABLE[name]) == (f"{default:g}", f"{default:g}")
+        case str() if default:
+            assert EXAMPLE[name] == default
+            assert TABLE[name].strip("`").startswith(default)
+        case "":
+            assert EXAMPLE[name] == ""
+
+
+def test_each_variable_of_the_example_is_explained_before_it() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    explained = False
+    for line in lines:
+        if line.startswith("# "):
+            explained = not line.startswith("# ---")
+        assert explained or not re.match(r"#[A-Z]", line), line

@@ -271,3 +271,19 @@ def test_the_name_that_start_answers_with_is_the_one_that_stop_takes(client: Cli
     for url in (URL, "rtsp://other.example/demo", "rtsp://camera.example/_%20_"):
         name = json.loads(start(client, url, accept=API).content)["process_name"]
         assert stop(client, name).status_code == 202
+
+
+def test_a_stream_whose_captures_are_all_gone_is_told_apart_from_an_unknown_one(client: Client) -> None:
+    make_finished().delete()
+    response = stop(client, accept=API)
+    assert (response.status_code, response.json()["code"]) == (404, "no_capture")
+    assert stop(client, "nobody", accept=API).json()["code"] == "unknown_process"
+
+
+def test_a_capture_that_is_pruned_while_its_stop_waits_is_no_fault(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = make_capture()
+    monkeypatch.setattr("streams.views.time.sleep", lambda _: Capture.objects.filter(pk=capture.pk).delete())
+    response = stop(client, accept=API)
+    assert (response.status_code, response.json()["code"]) == (404, "no_capture")

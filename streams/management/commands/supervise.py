@@ -22,6 +22,7 @@ from streams.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 DATABASE_WAIT_S = 60.0
+LEAVE_S = 12.0
 ALIVE_WAIT_S = claims.GAP_S + 2 * claims.HEARTBEAT_S
 CONNECTION_S = 60
 
@@ -57,6 +58,8 @@ class Command(BaseCommand):
             except claims.HostTaken:
                 supervisor.abandon()
                 raise CommandError(_running_elsewhere(name)) from None
+            # Should the database hang, the kernel ends this process; recorders and jobs leave by themselves then.
+            signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
             supervisor.leave()
             log.info("host=%s supervisor left", name)
 
