@@ -46,6 +46,20 @@ def _is_http_url(url: str) -> None:
         raise ValidationError("It must be a URL: http://host:port or https://host:port.")
 
 
+def _is_redis_url(url: str) -> None:
+    """Nothing of the URL is told: it may hold a password."""
+    if not url:
+        return
+    if url.partition("://")[0] not in ("redis", "rediss", "unix"):
+        raise ValidationError("It must begin with redis://, rediss:// or unix://.")
+    from redis import ConnectionPool  # not needed without Redis
+
+    try:
+        ConnectionPool.from_url(url)
+    except ValueError:
+        raise ValidationError("It cannot be read as a URL: #, / and @ in a password are %23, %2F and %40.") from None
+
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(eager=False, strip_whitespace=True)
 
@@ -56,6 +70,7 @@ MEDIA_URL = "media/"  # never routed: pictures are served by views
 DATABASES = {"default": env.dj_db_url("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
 PORT = env.int("PORT", 8000, validate=validate.Range(1, 65535))
 HOST = env.str("HOST", "127.0.0.1")
+_redis_url = env.str("REDIS_URL", "", validate=_is_redis_url)
 # Pictures in an S3-compatible store in place of MEDIA_ROOT. Without keys here boto3 looks where it always does:
 # AWS_ACCESS_KEY_ID, its own files, the machine's role.
 S3_BUCKET = env.str("S3_BUCKET", "")
@@ -170,30 +185,45 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 else:
     DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 
-# --- jobs: short nudges; the reasons are in docs/operations.md ---------------------------------------------
-Q_CLUSTER = {
+if DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    # A server that vanished without a word is told within seconds; the kernel by itself waits for a quarter of an
+    # hour. What the URL says goes before.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 5,  # s
+        "tcp_user_timeout": 10_000,  # ms
+        "keepalives_idle": 10,  # s, as the next
+        "keepalives_interval": 3,
+        "keepalives_count": 3,
+    } | DATABASES["default"].get("OPTIONS", {})
+
+# --- jobs: short nudges; streams/checks.py holds these numbers to the reasons in docs/operations.md ---------
+Q_CLUSTER: dict[str, Any] = {
     "name": "rtspsite",
-    "orm": "default",
     "workers": 2,
     "queue_limit": 2,  # not below workers: a stop could hang
     "bulk": 1,
     "poll": 0.2,
+    # A grid takes far less than a second; the slowest thing is a name server that does not answer.
     "timeout": 60,
-    # From the moment the pusher takes a task: running and prefetched ones may come before it.
+    # From the moment the pusher takes a task: those that run and those taken before it come first, 3 x 60 s.
     "retry": 300,
-    "max_attempts": 3,
+    "max_attempts": 3,  # 0 would be for ever
     "recycle": 50,
     "catch_up": False,
     "save_limit": 100,
     "ack_failures": True,
     "ALT_CLUSTERS": {},
 }
+if _redis_url:
+    Q_CLUSTER |= {"broker_class": "streams.broker.Redis", "redis": _redis_url}
+else:
+    Q_CLUSTER |= {"broker_class": "streams.broker.Orm", "orm": "default"}
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
-    "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}, "without_probes": {"()": "rtspsite.logs.WithoutProbes"}},
+    "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}},
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line"},
         "access": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_query"]},
@@ -203,6 +233,6 @@ LOGGING = {
         "streams": {"level": LOG_LEVEL},
         "django.server": {"handlers": ["access"], "level": "INFO", "propagate": False},
         "django-q": {"level": "WARNING"},
-        "django.request": {"level": "ERROR", "filters": ["without_probes"]},  # wrong input is answered, not logged
+        "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
     },
 }

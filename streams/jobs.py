@@ -4,7 +4,7 @@ import logging
 
 from django.conf import settings
 
-from . import services
+from . import retention, services
 
 log = logging.getLogger(__name__)
 
@@ -17,5 +17,16 @@ def place(capture_id: int) -> str:
 
 def finish(capture_id: int) -> str:
     """Make the grid of a capture that was stopped and whose recorder has handed everything over."""
-    is_finished = services.finish(capture_id)
+    try:
+        is_finished = services.finish(capture_id)
+    except OSError as error:  # a storage that is full or away: the supervisor's tick tries again until it is not
+        log.error("capture=%s grid failed error=%s", capture_id, error.strerror)
+        return f"capture {capture_id} not finished: {error.strerror}"
     return f"capture {capture_id} {'finished' if is_finished else 'not ready to be finished'}"
+
+
+def prune(after: int = 0) -> str:
+    """Remove what is to go, for half a minute; the next job goes on, with the files of captures after that one."""
+    pruned = retention.prune_in_turns(after)
+    files = pruned.capture_files.count + pruned.unknown_files.count
+    return f"{pruned.captures} captures and {files} files removed{'' if pruned.is_complete else ', more to do'}"
