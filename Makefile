@@ -7,6 +7,7 @@ VENV ?= .venv
 PYTHON ?=
 WORKERS ?= 4
 RECONNECTS ?= 300
+STORM_S ?= 180
 ARGS ?=
 export VENV PYTHON
 
@@ -44,8 +45,9 @@ bench: setup-dev ## Measure this service and its peers side by side: make bench 
 	"$(VENV)/bin/python" -m bench $(ARGS)
 
 .PHONY: soak
-soak: setup-dev ## Force RECONNECTS (300) reconnects on one recorder: its memory has to stay what it was after the tenth
+soak: setup-dev ## RECONNECTS (300) on one recorder: its memory stays as it is; kill -9 of anything for STORM_S (180)
 	SOAK_RECONNECTS=$(RECONNECTS) "$(VENV)/bin/python" -m pytest -s tests/engine/test_soak.py
+	STORM_S=$(STORM_S) "$(VENV)/bin/python" -m pytest -s tests/e2e/test_storm.py
 
 .PHONY: lint
 lint: setup-dev ## Check style, types, layers, migrations and deployment settings
