@@ -37,8 +37,8 @@ setup-dev: ## Install what the tests need, system packages too
 
 .PHONY: test
 test: lint ## Lint, then run the tests: make test ARGS="tests/engine -k leaderboard" WORKERS=2
-	"$(VENV)/bin/python" -m pytest -n $(WORKERS) $(ARGS)
-	TEST_DATABASE=postgresql "$(VENV)/bin/python" -m pytest -n $(WORKERS) $(ARGS)
+	"$(VENV)/bin/python" -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	TEST_DATABASE=postgresql "$(VENV)/bin/python" -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: bench
 bench: setup-dev ## Measure this service and its peers side by side: make bench ARGS=--quick (40 minutes without)

@@ -58,4 +58,5 @@ install_known || { apt update && install_known; } || {
     echo "setup: could not install: apt-get install ${known[*]}" >&2
     exit 1
 }
-case " ${known[*]} " in *" redis-server "*) "${as_root[@]}" update-rc.d redis-server disable ;; esac
+not_at_boot='if command -v update-rc.d >/dev/null; then update-rc.d redis-server disable; fi'
+case " ${known[*]} " in *" redis-server "*) "${as_root[@]}" sh -c "$not_at_boot" ;; esac
