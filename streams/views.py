@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -28,6 +29,7 @@ readiness = health.Readiness()
 STOP_WAIT_S = 10.0
 POLL_S = 0.05
 RETRY_AFTER_S = 5
+SAY_AGAIN_S = 60.0
 # A page is one file: nothing is loaded from anywhere, no script runs.
 PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"
 
@@ -58,10 +60,11 @@ def call(view: View) -> View:
 
 
 class DatabaseAway:
-    """Middleware: whatever needs the database while it is away is answered with 503 and one line in the log."""
+    """Middleware: whatever needs the database while it is away is answered with 503. The log has a line a minute."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
+        self._said_s = -math.inf
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         return self._get_response(request)
@@ -69,7 +72,10 @@ class DatabaseAway:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, OperationalError | InterfaceError):
             return None
-        log.error("%s %s failed: database away error=%s", request.method, request.path, type(error).__name__)
+        now_s = time.monotonic()
+        if now_s - self._said_s >= SAY_AGAIN_S:
+            self._said_s = now_s
+            log.error("%s %s failed: database away error=%s", request.method, request.path, type(error).__name__)
         words = "The database is away: try again in a moment. What is being captured goes on meanwhile."
         response = _refusal(request, 503, "database_away", words)
         response["Retry-After"] = str(RETRY_AFTER_S)
