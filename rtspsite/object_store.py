@@ -43,7 +43,7 @@ class ObjectStore(S3Storage):  # type: ignore[misc]
             file_overwrite=True,  # names are unique: to ask for each whether it exists would be a request more
             **options,
         )
-        # One connection for all threads in place of one for each, which took 17 MB: boto3's clients may be shared.
+        # One connection for all threads in place of one for each, which took 17 MB: its client may be shared.
         self._connections = SimpleNamespace()
         self._away_until_s = 0.0
 
@@ -52,7 +52,8 @@ class ObjectStore(S3Storage):  # type: ignore[misc]
         if mode != "rb":
             raise ValueError("An object is read as bytes, and written by save() alone.")
         with self._asking():
-            answer = self.bucket.Object(self._normalize_name(name)).get()
+            key = self._normalize_name(name)
+            answer = self.connection.meta.client.get_object(Bucket=self.bucket_name, Key=key)
             return File(BytesIO(answer["Body"].read()), name)
 
     def _save(self, name: str, content: "File[bytes]") -> str:

@@ -1,6 +1,7 @@
 """django-q2's brokers, made patient: what they talk to may be away for a while, and nobody hangs or dies of it."""
 
 import logging
+import threading
 import time
 from functools import cache
 from typing import Any
@@ -30,10 +31,20 @@ class _Outage:
 
     def __init__(self) -> None:
         self._last_s: float | None = None
+        self._lock = threading.Lock()
 
     @property
     def is_recent(self) -> bool:
         return self._last_s is not None and time.monotonic() - self._last_s < REST_S
+
+    def may_try(self) -> bool:
+        """While the broker is away one thread every REST_S."""
+        with self._lock:
+            if self.is_recent:
+                return False
+            if self._last_s is not None:
+                self._last_s = time.monotonic()
+            return True
 
     def begins(self, error: Exception) -> None:
         if self._last_s is None:
@@ -67,6 +78,8 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
             super().acknowledge(task_id)
         except DatabaseFailed as error:
             _outage.begins(error)
+        else:
+            _outage.ends()
 
     def dequeue(self) -> Any:
         try:
@@ -94,7 +107,7 @@ class Redis(redis_broker.Redis):  # type: ignore[misc]  # it comes without types
         return Client(connection_pool=_pool())
 
     def enqueue(self, task: Any) -> Any:
-        if _outage.is_recent:
+        if not _outage.may_try():
             return None
         return self._patiently(lambda: super(Redis, self).enqueue(task))
 

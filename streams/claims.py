@@ -11,12 +11,15 @@ from django.db import transaction
 from django.db.models import Case, Exists, F, Q, QuerySet, When
 from django.db.models.functions import Now
 
-from .models import Capture, Host
+from .models import Capture, Host, Status, Stream
 
 HEARTBEAT_S = 2.0
 CLAIM_S = 15.0  # seven heartbeats: a host that swaps or sits out a long checkpoint keeps its captures
 # A longer pause between two heartbeats of a host is a gap: it or the database was away.
 GAP_S = 3 * HEARTBEAT_S
+
+# How long ago a host that left is said to have been heard: nobody shall look for it.
+RETIRED = timedelta(hours=2)
 
 
 class HostTaken(Exception):
@@ -126,7 +129,23 @@ def release_all(host: Host) -> int:
     rows = Capture.objects.filter(claimed_by=host, finished_at=None)
     with transaction.atomic():
         ids = list(rows.select_for_update().order_by("id").values_list("id", flat=True))
+        queue_again(ids)
         return rows.filter(pk__in=ids).update(claimed_by=None)
+
+
+def expire(capture_ids: Sequence[int]) -> None:
+    """Take from silent hosts what nobody else could claim: it waits for a slot, and says so."""
+    with transaction.atomic():
+        rows = Capture.objects.select_for_update(of=("self",)).filter(is_free(), pk__in=capture_ids)
+        ids = list(rows.order_by("id").values_list("id", flat=True))
+        Capture.objects.filter(pk__in=ids).update(claimed_by=None)
+        queue_again(ids)
+
+
+def queue_again(capture_ids: Sequence[int]) -> None:
+    """Their streams wait for a host, unless they are being stopped. When the next attempt is due stays written."""
+    rows = Stream.objects.filter(captures__in=capture_ids).exclude(status=Status.STOPPING)
+    rows.update(status=Status.QUEUED, status_at=Now(), notices="")
 
 
 def retire(host: Host) -> None:
@@ -136,7 +155,7 @@ def retire(host: Host) -> None:
     """
     with transaction.atomic():
         rows = Host.objects.filter(pk=host.pk, epoch=host.epoch)  # first, as in `register` and `claim`: no deadlock
-        if not rows.update(heartbeat_at=Now() - timedelta(seconds=10 * CLAIM_S)):
+        if not rows.update(heartbeat_at=Now() - RETIRED):
             raise HostTaken(host.name)
         release_all(host)
 

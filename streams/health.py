@@ -42,9 +42,10 @@ class Asker(Generic[T]):
     def begin(self) -> "Future[T]":
         with self._lock:
             if self._asked is None or self._asked.done():
-                self._asked = Future()
+                asked: Future[T] = Future()
                 # No executor: at the end of the process it would wait for what hangs.
-                threading.Thread(target=self._answer, args=[self._asked], daemon=True).start()
+                threading.Thread(target=self._answer, args=[asked], daemon=True).start()
+                self._asked = asked  # only now: a thread that could not be started answers nobody
             return self._asked
 
     def _answer(self, asked: "Future[T]") -> None:

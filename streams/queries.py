@@ -38,15 +38,18 @@ class Unclaimed:
     """Captures in progress that no living host claims, oldest first."""
 
     to_capture: list[Candidate]
-    to_finish: list[int]
+    to_finish: list[Candidate]
+    expired: list[int]
+    """Of those to capture, the ones that a silent host still claims."""
 
 
 def unclaimed() -> Unclaimed:
     rows = Capture.objects.filter(claims.is_free()).order_by("id")
-    found = list(rows.values_list("id", "epoch", "stop_requested_at"))
+    found = list(rows.values_list("id", "epoch", "stop_requested_at", "claimed_by"))
     return Unclaimed(
-        to_capture=[Candidate(pk, epoch) for pk, epoch, stop in found if stop is None],
-        to_finish=[pk for pk, _, stop in found if stop is not None],
+        to_capture=[Candidate(pk, epoch) for pk, epoch, stop, _ in found if stop is None],
+        to_finish=[Candidate(pk, epoch) for pk, epoch, stop, _ in found if stop is not None],
+        expired=[pk for pk, _, stop, claimed_by in found if stop is None and claimed_by is not None],
     )
 
 

@@ -215,10 +215,11 @@ class _Run:
         captures = (pk for (pk,) in _pages(Capture.objects.filter(id__gt=after)))
         found = heapq.merge((pk for pk in folders if pk > after), captures)
         for ids in _batches(pk for pk, _ in groupby(found)):
-            self._sweep_folders(shelves, self._ended_lately(ids))
-            self.pruned.swept_to = ids[-1]
+            is_done = self._sweep_folders(shelves, self._ended_lately(ids))
+            if is_done:
+                self.pruned.swept_to = ids[-1]
             self.on_step(self.pruned)
-            if self._is_over():
+            if not is_done or self._is_over():
                 return False
         return True
 
@@ -231,8 +232,9 @@ class _Run:
                 if capture is None or capture.grid.name != name:
                     self._remove_unknown(name, self._settled_at(capture, name))
 
-    def _sweep_folders(self, shelves: "_Shelves", ids: Sequence[int]) -> None:
-        """Listing, captures, frames: in this order, so that a file that was adopted meanwhile is known."""
+    def _sweep_folders(self, shelves: "_Shelves", ids: Sequence[int]) -> bool:
+        """Whether there was time for all. Listing, captures, frames: in this order, so that a file that was adopted
+        meanwhile is known."""
         listed = {pk: shelves.listdir(pk) for pk in ids}
         rows = Capture.objects.filter(pk__in=ids).select_related("claimed_by")
         captures = {row.pk: row for row in rows.only("grid", "finished_at", "claimed_by__saved_at")}
@@ -244,6 +246,10 @@ class _Run:
             for name in sorted(known[pk].difference(*listed[pk].values())):
                 if name not in shelves.flat_grids:
                     self._note_if_missing(pk, name)
+            self.pruned.swept_to = pk
+            if self._is_over() and pk != ids[-1]:
+                return False
+        return True
 
     def _sweep_folder(self, folder: str, names: set[str], known: set[str], capture: Capture | None) -> None:
         unknown = [name for name in sorted(names - known) if _OURS.fullmatch(name)]

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.files.base import ContentFile
@@ -221,8 +221,16 @@ class Totals:
         return cls(capture.samples, capture.missed, capture.rejected, capture.repeated, capture.connections)
 
 
-def checkpoint(claim: Claim, base: Totals, report: Report, known: EngineStatus | None = None) -> frozenset[int]:
-    """Save what a recorder reports; the numbers of all frames that are saved now. `known` is the status saved last.
+def checkpoint(
+    claim: Claim,
+    base: Totals,
+    report: Report,
+    known: EngineStatus | None = None,
+    later: frozenset[int] = frozenset(),
+) -> frozenset[int]:
+    """Save what a recorder reports; the numbers of all frames that are saved now.
+
+    `known` is the status saved last; `later` are frames on the leaderboard that another call saves.
 
     The JPEG files are written first, then rows and counters in one transaction, and the files of evicted frames
     go last: at any instant each row has its whole file. Raises ClaimLost, and then leaves nothing behind; OSError
@@ -230,13 +238,13 @@ def checkpoint(claim: Claim, base: Totals, report: Report, known: EngineStatus |
     """
     if not report.fresh and report.status == known:  # most often: one statement, no transaction
         _save_counters(claim, base, report)
-        return frozenset(number for number, _ in report.board)
+        return frozenset(number for number, _ in report.board) - later
     frames = _write_files(claim.capture_id, report.fresh)
     is_committing = False
     try:
         with transaction.atomic():
             _save_counters(claim, base, report)
-            evicted = _save_frames(claim, report, frames) if frames else []
+            evicted = _save_frames(claim, report, frames, later) if frames else []
             if report.status != known:
                 _save_status(claim, report.status)
             is_committing = True
@@ -245,7 +253,7 @@ def checkpoint(claim: Claim, base: Totals, report: Report, known: EngineStatus |
             _delete_files(frames)
         raise
     _delete_files(evicted)
-    return frozenset(number for number, _ in report.board)
+    return frozenset(number for number, _ in report.board) - later
 
 
 def saved_status(stream: Stream) -> EngineStatus:
@@ -266,17 +274,17 @@ def hand_over(claim: Claim) -> None:
     with transaction.atomic():
         if not claims.release(claim):
             return
-        _queue_again(claim.capture_id)
+        claims.queue_again([claim.capture_id])
         if queries.capture_to_finish(claim.capture_id):
             _nudge("finish", claim.capture_id)
 
 
-def note_death(claim: Claim) -> None:
-    """The recorder is gone without a word; another one will go on with what was saved. Raises ClaimLost.
+def note_death(claim: Claim, error: CaptureError | None = None) -> None:
+    """The recorder is gone without a word, or cannot be; another one goes on with what was saved. Raises ClaimLost.
 
     One that waited for its next attempt leaves that as it is: its successor waits on.
     """
-    error = RecorderDied()
+    error = error or RecorderDied()
     with transaction.atomic():
         if not claim.rows().update(error_code=error.code, error_text=str(error)):
             raise ClaimLost
@@ -310,10 +318,10 @@ def finish(capture_id: int) -> bool:
         if is_ours:
             status = Status.FAILED if capture.ending == Ending.FAILED else Status.IDLE
             _set_status(capture.stream_id, status, capture.error_code, capture.error_text)
-            _delete_names(capture.grid.storage, litter)  # a kill before the commit leaves all of this to do again
     if not is_ours:
         _delete(capture.grid)
     if is_ours:
+        _delete_names(capture.grid.storage, litter)  # what a kill leaves here, the pruning job finds
         log.info("stream=%s capture=%s finished ending=%s", capture.stream, capture_id, capture.ending)
     return is_ours
 
@@ -395,11 +403,15 @@ def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
         raise ClaimLost
 
 
-def _save_frames(claim: Claim, report: Report, frames: list[Frame]) -> list[Frame]:
-    """The rows of new frames. Returns frames whose files nothing points to any more: evicted, or saved before."""
+def _save_frames(claim: Claim, report: Report, frames: list[Frame], later: frozenset[int]) -> list[Frame]:
+    """The rows of new frames. Returns frames whose files nothing points to any more: evicted, or saved before.
+
+    The best of those that lost their places keep the places of frames that come `later`.
+    """
     board = {number for number, _ in report.board}
     saved = {frame.number: frame for frame in Frame.objects.filter(capture=claim.capture_id)}
-    evicted = [frame for number, frame in saved.items() if number not in board]
+    outgoing = [frame for number, frame in saved.items() if number not in board]
+    evicted = sorted(outgoing, key=lambda frame: (-frame.score, frame.number))[len(later) :]
     if evicted:
         Frame.objects.filter(pk__in=[frame.pk for frame in evicted]).delete()
     Frame.objects.bulk_create([frame for frame in frames if frame.number not in saved])
@@ -417,12 +429,6 @@ def _save_status(claim: Claim, status: EngineStatus) -> None:
     streams.exclude(status=Status.STOPPING).exclude(**fields).update(**fields, status_at=Now())
     if Notice.STORAGE_FULL in status.notices:  # why it takes so long
         streams.filter(status=Status.STOPPING).update(notices=Notice.STORAGE_FULL.value)
-
-
-def _queue_again(capture_id: int) -> None:
-    """The stream waits for a host, unless it is being stopped. When the next attempt is due stays written."""
-    rows = Stream.objects.filter(captures=capture_id).exclude(status=Status.STOPPING)
-    rows.update(status=Status.QUEUED, status_at=Now(), notices="")
 
 
 def _set_status(stream_id: int, status: Status, error_code: str, error_text: str) -> None:
@@ -462,7 +468,7 @@ def _write_grid(capture: Capture) -> None:
 
 
 def _compose(capture: Capture) -> bytes | None:
-    """The grid's JPEG; None without frames. A frame whose file is spoilt, or away for long, is left out, and said.
+    """The grid's JPEG; None without frames. A frame whose file is spoilt, or gone for long, is left out, and said.
 
     Raises OSError for a file that may come back: a storage that is away for a moment must not cost the grid.
     """
@@ -471,24 +477,29 @@ def _compose(capture: Capture) -> bytes | None:
         try:
             pictures.append(sheet.fit(sheet.decode_jpeg(_read(frame.image))))
         except (OSError, sheet.UnreadablePicture) as error:
-            if isinstance(error, OSError) and not _is_late(capture):
+            if isinstance(error, OSError) and not (isinstance(error, FileNotFoundError) and _is_late(capture)):
                 raise
             log.error("capture=%s file=%s unreadable error=%s", capture.pk, frame.image.name, error)
     return sheet.compose(pictures, sheet.grid_columns(capture.count)) if pictures else None
 
 
 def _litter(capture: Capture) -> list[str]:
-    """Files of a capture that nobody writes about any more, which no row knows: killed processes left them."""
+    """Files of a capture that nobody writes about any more, which no row knows: killed processes left them.
+
+    Not what is older than the capture: another database, or the one before a restore, had its number too.
+    """
     known = {str(frame.image.name) for frame in capture.frames.all()} | {str(capture.grid.name)}
-    found: set[str] = set()
+    storage, found = capture.grid.storage, list[str]()
+    since = capture.started_at - timedelta(hours=1)  # clocks differ
     for folder in (f"frames/{capture.pk}", f"grids/{capture.pk}"):
         try:
-            found |= {f"{folder}/{name}" for name in capture.grid.storage.listdir(folder)[1]}
+            names = {f"{folder}/{name}" for name in storage.listdir(folder)[1]} - known
+            found += [name for name in sorted(names) if storage.get_modified_time(name) >= since]
         except FileNotFoundError:
             continue
         except Exception:  # each storage has errors of its own
             log.warning("folder=%s cannot be listed", folder, exc_info=True)
-    return sorted(found - known)
+    return found
 
 
 def _is_late(capture: Capture) -> bool:

@@ -15,11 +15,12 @@ from . import claims, queries, services
 from .claims import Claim, ClaimLost
 from .cluster import Cluster
 from .engine.backoff import HEALTHY_S, Backoff
-from .engine.errors import CaptureError, Retry
+from .engine.errors import CaptureError, CredentialsSealed, Retry
 from .engine.notices import Notice
 from .engine.recorder import RecorderProcess
 from .engine.session import Report, Seed, Settings, State, Status
 from .engine.wire import Changed
+from .fields import Sealed
 from .models import Host
 from .queries import Wanted
 
@@ -37,6 +38,11 @@ HOST_LEAVE_S = 4.0
 STARTS = 16
 # What a lost job leaves undone, the tick does after this: jobs start within a poll, 0.2 s.
 FINISH_AFTER_S = 1.0
+FINISH_AGAIN_S = 20.0
+# A board of a hundred pictures on a slow store takes longer than a claim lasts: so many are saved between heartbeats.
+FRESH = 16
+# A host without the key of a camera's password asks again for the key, not the camera.
+SEALED_S = 30.0
 
 
 # --- the plan -------------------------------------------------------------------------------------
@@ -119,6 +125,21 @@ class _Restart:
             self.at_s = now_s + self.backoff.after(Retry.QUICK)
 
 
+@dataclass(slots=True)
+class _ToFinish:
+    """A stopped capture that is not finished yet. Whoever makes its grid raises the epoch first, and voids the grid
+    that another one is making: so each is given twice the time of the one before."""
+
+    epoch: int
+    since_s: float
+    wait_s: float
+    is_said: bool = False
+
+    def note(self, epoch: int, now_s: float) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.since_s, self.wait_s = epoch, now_s, min(2 * self.wait_s, FINISH_AGAIN_S)
+
+
 class Supervisor:
     """Keeps the recorders and the job cluster of one host alive. One thread; `tick` is one round."""
 
@@ -127,8 +148,7 @@ class Supervisor:
         self.cluster = cluster
         self._recorders: dict[int, _Recorder] = {}
         self._restarts: dict[int, _Restart] = {}
-        self._to_finish_since_s: dict[int, float] = {}
-        self._grids_failed: set[int] = set()
+        self._to_finish: dict[int, _ToFinish] = {}
         self._heartbeat_s = 0.0
         self._is_database_away = False
 
@@ -212,7 +232,7 @@ class Supervisor:
             except ClaimLost:
                 _log(recorder, logging.WARNING, "claim lost")
                 self._end(capture_id)
-            except (DataError, IntegrityError):  # what this one reports cannot be true: the others go on
+            except (DataError, IntegrityError, ValueError, OverflowError):  # it cannot be true: the others go on
                 log.exception("stream=%s capture=%s report refused", recorder.name, capture_id)
                 self._end(capture_id)
                 self._restart_later(recorder)
@@ -242,7 +262,9 @@ class Supervisor:
 
     def _checkpoint(self, recorder: _Recorder, report: Report) -> bool:
         try:
-            recorder.saved = services.checkpoint(recorder.claim, recorder.base, report, recorder.status)
+            for part, later in _parts(report):
+                self._heartbeat()
+                recorder.saved = services.checkpoint(recorder.claim, recorder.base, part, recorder.status, later)
         except OSError as error:
             if not recorder.is_storage_full:
                 _log(recorder, logging.ERROR, "checkpoint failed error=%s", error.strerror)
@@ -310,32 +332,39 @@ class Supervisor:
         """Do what no job has done."""
         unclaimed = queries.unclaimed()
         if unclaimed.to_capture:
-            claims.claim(self.host, unclaimed.to_capture)
+            claimed = claims.claim(self.host, unclaimed.to_capture)
+            if left := set(unclaimed.expired).difference(claimed):
+                claims.expire(sorted(left))
         now_s = time.monotonic()
-        self._to_finish_since_s = {pk: self._to_finish_since_s.get(pk, now_s) for pk in unclaimed.to_finish}
-        self._grids_failed &= self._to_finish_since_s.keys()
-        for capture_id, since_s in list(self._to_finish_since_s.items()):
-            if now_s - since_s > FINISH_AFTER_S:
+        waiting, self._to_finish = self._to_finish, {}
+        for capture in unclaimed.to_finish:
+            one = waiting.get(capture.capture_id) or _ToFinish(capture.epoch, now_s, FINISH_AFTER_S)
+            one.note(capture.epoch, now_s)
+            self._to_finish[capture.capture_id] = one
+        for capture_id, one in self._to_finish.items():
+            if now_s - one.since_s > one.wait_s:
+                self._heartbeat()
                 self._finish(capture_id)
 
     def _finish(self, capture_id: int) -> None:
         try:
             services.finish(capture_id)
         except OSError as error:
-            self._finish_later(capture_id, error)
+            self._say_unfinished(capture_id, error)
 
     def _fail(self, claim: Claim, error_code: str, error_text: str) -> None:
         try:
             services.fail(claim, error_code, error_text)
         except OSError as error:
-            self._finish_later(claim.capture_id, error)
+            self._say_unfinished(claim.capture_id, error)
 
-    def _finish_later(self, capture_id: int, error: OSError) -> None:
-        """Tried again with every pull, said once."""
-        if capture_id not in self._grids_failed:
+    def _say_unfinished(self, capture_id: int, error: OSError) -> None:
+        """Tried again and again, said once."""
+        one = self._to_finish.get(capture_id)
+        if one is None or not one.is_said:
             log.error("capture=%s grid failed error=%s", capture_id, error.strerror)
-        self._grids_failed.add(capture_id)
-        self._to_finish_since_s[capture_id] = time.monotonic() + PULL_S
+        if one:
+            one.is_said = True
 
     def _apply(self, wanted: Sequence[Wanted]) -> None:
         ids = {row.capture_id for row in wanted}
@@ -370,6 +399,10 @@ class Supervisor:
     def _start(self, row: Wanted) -> None:
         capture = queries.capture_to_record(row.capture_id)
         stream = capture.stream
+        if isinstance(stream.credentials, Sealed):
+            services.note_death(self._claim(row), CredentialsSealed())
+            self._restarts[row.capture_id] = _Restart(at_s=time.monotonic() + SEALED_S)
+            return
         settings = Settings(stream.address, capture.interval_s, capture.count, capture.transport)
         board = tuple((frame.number, frame.score) for frame in capture.frames.all())
         now_s = time.monotonic()
@@ -400,6 +433,13 @@ class Supervisor:
         if not error and self._is_database_away:
             log.info("host=%s database back", self.host.name)
         self._is_database_away = error is not None
+
+
+def _parts(report: Report) -> Iterator[tuple[Report, frozenset[int]]]:
+    """The report with a few fresh pictures at a time, best first, and the numbers of those that are still to come."""
+    for begin in range(0, max(1, len(report.fresh)), FRESH):
+        later = frozenset(picture.number for picture in report.fresh[begin + FRESH :])
+        yield replace(report, fresh=report.fresh[begin : begin + FRESH]), later
 
 
 def _may_be_asked(recorder: _Recorder) -> bool:

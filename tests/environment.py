@@ -20,8 +20,12 @@ if "TEST_DATA" not in os.environ:
 os.environ["DATA_DIR"] = os.path.join(os.environ["TEST_DATA"], "data")
 os.environ["MEDIA_ROOT"] = os.path.join(os.environ["TEST_DATA"], "media", str(os.getpid()))
 os.environ["CAPTURE_HOST_NAME"] = "test-host"
-OTHERS = "DATABASE_URL REDIS_URL SECRET_KEY CREDENTIALS_KEYS ALLOWED_HOSTS DEBUG HTTPS PORT HOST"
-for name in OTHERS.split():
+OURS = ("DATA_DIR", "MEDIA_ROOT", "CAPTURE_HOST_NAME")
+# All that settings.py reads: a bucket or a database that is in use would lose what is in it.
+OTHERS = """DATABASE_URL REDIS_URL S3_BUCKET S3_ENDPOINT_URL S3_REGION S3_ACCESS_KEY_ID S3_SECRET_ACCESS_KEY S3_PREFIX
+    CAPTURE_SLOTS CAPTURE_KEEP_DAYS SECRET_KEY CREDENTIALS_KEYS ALLOWED_HOSTS CSRF_TRUSTED_ORIGINS DEBUG HTTPS PORT HOST
+    LOG_LEVEL Q_CLUSTER_NAME"""
+for name in (*OTHERS.split(), *(f"{name}_FILE" for name in (*OURS, *OTHERS.split()))):
     os.environ.pop(name, None)
 
 if os.environ.get("TEST_DATABASE") not in (None, "", "sqlite", "postgresql"):

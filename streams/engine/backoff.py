@@ -12,6 +12,12 @@ from .errors import Retry
 # SLOW: cameras lock an account after a handful of wrong passwords (home-assistant #22323).
 LADDERS = {Retry.QUICK: (1.0, 60.0), Retry.LATER: (30.0, 300.0), Retry.SLOW: (60.0, 900.0)}
 HEALTHY_S = 60.0
+# LATER and SLOW lengthen a step by up to a quarter.
+LONGER = 1.25
+
+
+def longest_wait_s(retry: Retry) -> float:
+    return LONGER * LADDERS[retry][1]
 
 
 @dataclass(slots=True)
@@ -42,4 +48,4 @@ class Backoff:
         self.attempt += 1
         if retry is Retry.QUICK:
             return self.uniform(0.0, step_s)
-        return self.uniform(step_s, step_s * 1.25)
+        return self.uniform(step_s, step_s * LONGER)

@@ -17,6 +17,7 @@ Each class says its `code` (the same in JSON, pages, logs and the admin), its pl
     |   `-- TransportRefused transport_refused  slow    the other transport is tried at once
     |-- NoVideo             no_video             slow
     |-- Undecodable         undecodable          slow
+    |-- CredentialsSealed   credentials_sealed   quick   the camera is not asked meanwhile
     `-- RecorderDied        recorder_died        quick
 """
 
@@ -122,6 +123,11 @@ class Undecodable(CaptureError):
     code = "undecodable"
     words = "The stream's video cannot be decoded."
     retry = Retry.SLOW
+
+
+class CredentialsSealed(CaptureError):
+    code = "credentials_sealed"
+    words = "This host has not the key that the camera's password is encrypted with."
 
 
 class RecorderDied(CaptureError):

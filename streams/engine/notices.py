@@ -20,6 +20,6 @@ _WORDS = {
     Notice.FROZEN: "The camera sends the same picture again and again.",
     Notice.NO_KEY_FRAMES: "The camera sends hardly any key frames, so nearly every picture has to be decoded.",
     Notice.OTHER_TRANSPORT: "The camera refused the transport that was asked for: the other one is used.",
-    Notice.STORAGE_FULL: "Pictures cannot be saved: the disk is full or the media folder cannot be written. "
+    Notice.STORAGE_FULL: "Pictures cannot be saved: the disk is full, or their folder or store cannot be written. "
     "They stay in memory, and are saved as soon as they can be.",
 }

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from . import errors
 from .address import Address
-from .backoff import LADDERS, Backoff
+from .backoff import Backoff, longest_wait_s
 from .clock import Clock, Stop, Stopped, SystemClock
 from .copies import Copies
 from .errors import CaptureError, Retry, TransportRefused
@@ -30,7 +30,6 @@ FRAME_S = 30.0
 KEY_FRAME_S = 120.0
 # Samples whose lateness is remembered.
 REMEMBERED = 1000
-LONGEST_WAIT_S = 1.25 * max(longest_s for _, longest_s in LADDERS.values())
 OTHER = {"tcp": "udp", "udp": "tcp"}
 
 
@@ -157,7 +156,7 @@ class Session:
 
     def run(self) -> None:
         """Capture until `stop` is set or an error comes that is never to be retried."""
-        self._wait_for(self._status.next_attempt_at)
+        self._wait_on(self._status)
         while not self.stop.is_set():
             try:
                 self._connect()
@@ -302,11 +301,14 @@ class Session:
         self._backoff.resume(retry, status.attempt)
         return status
 
-    def _wait_for(self, at: float | None) -> None:
-        """By the wall clock of whoever said it, which may be wrong: no longer than any ladder's longest wait."""
-        wait_s = 0.0 if at is None else at - self._clock.now()
+    def _wait_on(self, status: Status) -> None:
+        """By the wall clock of whoever said it, which may be wrong: no longer than the error's longest wait."""
+        retry = errors.retry_of(status.error_code)
+        if status.next_attempt_at is None or retry is None:
+            return
+        wait_s = min(status.next_attempt_at - self._clock.now(), longest_wait_s(retry))
         if wait_s > 0.0:
-            self._clock.wait(self.stop, min(wait_s, LONGEST_WAIT_S))
+            self._clock.wait(self.stop, wait_s)
 
     def _expect(self, within_s: float, error: type[CaptureError]) -> None:
         self._deadline = (self._clock.monotonic() + within_s, error)

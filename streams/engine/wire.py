@@ -139,7 +139,7 @@ def _status(fields: dict[str, Any]) -> Status:
         error_code=str(fields["error_code"]),
         error_text=str(fields["error_text"]),
         attempt=_whole(fields["attempt"]),
-        next_attempt_at=None if next_at is None else _real(next_at),
+        next_attempt_at=_moment_or_none(next_at),
         notices=tuple(map(Notice, fields["notices"])),
         video=video and Video(str(video["codec"]), _whole(video["width"]), _whole(video["height"])),
     )
@@ -148,7 +148,7 @@ def _status(fields: dict[str, Any]) -> Status:
 def _counters(fields: dict[str, Any]) -> Counters:
     return Counters(
         **{name: _whole(fields[name]) for name in ("samples", "missed", "rejected", "repeated", "connections")},
-        last_sample_at=_real_or_none(fields["last_sample_at"]),
+        last_sample_at=_moment_or_none(fields["last_sample_at"]),
         late_p50_s=_real_or_none(fields["late_p50_s"]),
         late_p95_s=_real_or_none(fields["late_p95_s"]),
     )
@@ -158,7 +158,7 @@ def _picture(fields: dict[str, Any], jpeg: bytes) -> Picture:
     return Picture(
         number=_whole(fields["number"]),
         score=_real(fields["score"]),
-        captured_at=_real(fields["captured_at"]),
+        captured_at=_moment(fields["captured_at"]),
         width=_whole(fields["width"]),
         height=_whole(fields["height"]),
         jpeg=jpeg,
@@ -175,6 +175,18 @@ def _real(value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) < MAX_REAL:
         raise BadMessage("a number out of range")
     return float(value)
+
+
+def _moment(value: Any) -> float:
+    """Seconds since 1970: of those before it a datetime does not hold as many."""
+    moment = _real(value)
+    if moment < 0:
+        raise BadMessage("a moment before 1970")
+    return moment
+
+
+def _moment_or_none(value: Any) -> float | None:
+    return None if value is None else _moment(value)
 
 
 def _real_or_none(value: Any) -> float | None:

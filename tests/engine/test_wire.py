@@ -4,7 +4,7 @@ import json
 import math
 import struct
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -31,22 +31,23 @@ from .builders import a_picture, a_report
 
 NUMBERS = st.integers(0, MAX_WHOLE - 1)
 FLOATS = st.floats(-MAX_REAL, MAX_REAL, exclude_min=True, exclude_max=True)
+MOMENTS = st.floats(0.0, MAX_REAL, exclude_max=True)
 SAVED = st.frozensets(NUMBERS, max_size=9)
-PICTURES = st.builds(Picture, NUMBERS, FLOATS, FLOATS, NUMBERS, NUMBERS, st.binary(max_size=40))
+PICTURES = st.builds(Picture, NUMBERS, FLOATS, MOMENTS, NUMBERS, NUMBERS, st.binary(max_size=40))
 STATUSES = st.builds(
     Status,
     state=st.sampled_from(State),
     error_code=st.text(max_size=20),
     error_text=st.text(max_size=40),
     attempt=NUMBERS,
-    next_attempt_at=st.none() | FLOATS,
+    next_attempt_at=st.none() | MOMENTS,
     video=st.none() | st.builds(Video, st.text(max_size=8), NUMBERS, NUMBERS),
     notices=st.lists(st.sampled_from(Notice), unique=True).map(tuple),
 )
 REPORTS = st.builds(
     Report,
     status=STATUSES,
-    counters=st.builds(Counters, *[NUMBERS] * 5, *[st.none() | FLOATS] * 3),
+    counters=st.builds(Counters, *[NUMBERS] * 5, st.none() | MOMENTS, *[st.none() | FLOATS] * 2),
     board=st.lists(st.tuples(NUMBERS, FLOATS), max_size=9).map(tuple),
     fresh=st.lists(PICTURES, max_size=4).map(tuple),
     is_final=st.booleans(),
@@ -195,3 +196,10 @@ def report_as_json() -> tuple[Any, bytes]:
     head = json.loads(json.dumps({"type": "report", **asdict(a_report(picture)), "fresh": []}))
     head["fresh"] = [{**asdict(picture), "jpeg": len(picture.jpeg)}]
     return head, picture.jpeg
+
+
+def test_a_moment_that_no_datetime_holds_is_no_report() -> None:
+    """A recorder that says so may be in a camera's hands: its supervisor must not stumble over it."""
+    whole = encode(replace(a_report(), fresh=(replace(a_picture(), captured_at=-9e10),)))
+    with pytest.raises(BadMessage):
+        Inbox().feed(whole)

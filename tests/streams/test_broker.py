@@ -1,7 +1,10 @@
 """The Redis broker: what is queued arrives, and a server that is away costs a line and no wait."""
 
+import math
 import signal
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -86,6 +89,7 @@ def test_a_server_that_is_back_is_used(
 
 
 def test_a_server_that_is_back_is_asked_again_after_a_rest(server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "REST_S", 3600.0)
     server.kill()
     async_task("streams.jobs.place", 1, task_name="lost")
     server.start()
@@ -93,6 +97,35 @@ def test_a_server_that_is_back_is_asked_again_after_a_rest(server: Redis, monkey
     monkeypatch.setattr(broker, "REST_S", 0.0)
     async_task("streams.jobs.place", 1, task_name="after")
     assert take() == ["after"]
+
+
+def test_one_thread_at_a_time_waits_for_a_server_that_hangs(server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 threads that each wait are a website that hangs."""
+    monkeypatch.setattr(broker, "REST_S", 3600.0)
+    asked: list[int] = []
+    patiently = broker.Redis._patiently
+
+    def note(self: broker.Redis, command: Any) -> Any:
+        asked.append(threading.get_ident())
+        return patiently(self, command)
+
+    monkeypatch.setattr(broker.Redis, "_patiently", note)
+    server.kill()
+    async_task("streams.jobs.place", 1)
+    asked.clear()
+    monkeypatch.setattr(broker._outage, "_last_s", -math.inf)  # it has rested
+    barrier = threading.Barrier(16)
+
+    def ask() -> None:
+        barrier.wait(30)
+        async_task("streams.jobs.place", 1)
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("wrong", ["password", "no password"])

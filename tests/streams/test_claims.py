@@ -1,5 +1,6 @@
 """Who runs what: slots, epochs, heartbeats, and what a race leaves."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -9,9 +10,19 @@ from hypothesis import strategies as st
 
 from streams import claims, queries, services
 from streams.claims import CLAIM_S, GAP_S, HEARTBEAT_S, Candidate, Claim, HostAlive, HostTaken
-from streams.models import Capture, Host
+from streams.models import Capture, Host, Stream
 from streams.queries import Room
-from tests.streams.builders import at_once, make_capture, make_claim, make_finished, make_host, make_witness, silence
+from tests.streams.builders import (
+    at_once,
+    make_capture,
+    make_claim,
+    make_finished,
+    make_host,
+    make_picture,
+    make_report,
+    make_witness,
+    silence,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -205,7 +216,7 @@ def test_a_stopped_capture_of_a_silent_host_is_to_be_finished() -> None:
     make_witness()
     assert queries.unclaimed().to_finish == []
     silence(host, CLAIM_S + 1)
-    assert queries.unclaimed().to_finish == [capture.pk]
+    assert [one.capture_id for one in queries.unclaimed().to_finish] == [capture.pk]
     assert queries.unclaimed().to_capture == []
 
 
@@ -278,6 +289,19 @@ def test_registering_frees_what_the_forerunner_claimed() -> None:
     assert not old.rows().exists()
     assert claimed_by(host) == []
     assert queries.unclaimed().to_capture == [Candidate(capture.pk, old.epoch)]
+
+
+@pytest.mark.parametrize(
+    "way", [lambda host: claims.register("north", 0), claims.retire], ids=["registers", "retires"]
+)
+def test_what_a_host_gives_back_is_queued_again_but_not_what_is_being_stopped(way: Callable[[Host], object]) -> None:
+    first, second = make_captures(2)
+    host = make_host()
+    for capture in (first, second):
+        services.checkpoint(make_claim(capture, host), services.Totals(), make_report(make_picture(1)))
+    services.stop(second.stream)
+    way(host)
+    assert [Stream.objects.get(pk=one.stream_id).status for one in (first, second)] == ["queued", "stopping"]
 
 
 def test_registering_leaves_other_hosts_and_finished_captures_alone() -> None:

@@ -1,9 +1,11 @@
 """The writes: what a checkpoint saves, what a finish makes, and what is left when either goes wrong."""
 
+import errno
 import os
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 from django.db import OperationalError, connection
 from django.db.models import F
+from django.db.models.fields.files import FieldFile
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -661,7 +664,7 @@ class Killed(BaseException):
     """Nothing that runs on the way out is run: see `dying`."""
 
 
-STEPS = ("_fence", "_compose", "_write_grid", "_litter", "_set_status", "_delete_names")
+STEPS = ("_fence", "_compose", "_write_grid", "_litter", "_set_status")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -917,3 +920,61 @@ def test_a_picture_is_on_the_disk_before_its_row_is(media: Path, monkeypatch: py
     capture = make_capture()
     services.checkpoint(make_claim(capture), Totals(), make_report(make_picture(1), make_picture(2)))
     assert sorted(settled) == [(str(media / name), 0) for name in frame_files(capture)]
+
+
+def test_what_is_older_than_the_capture_is_no_litter_of_it(media: Path) -> None:
+    """A new database, or a restored one, gives numbers out again."""
+    capture = make_capture()
+    record(capture, frames=2)
+    old = [f"frames/{capture.pk}/1-0123abcd.jpg", f"grids/{capture.pk}/0123abcd.jpg"]
+    for name in old:
+        litter(media, name)
+        os.utime(media / name, (1e9, 1e9))
+    litter(media, f"frames/{capture.pk}/9-0123abcd.jpg")
+    services.stop(capture.stream)
+    assert services.finish(capture.pk)
+    capture.refresh_from_db()
+    assert files(media) == sorted([*all_files(capture), *old])
+
+
+@pytest.mark.parametrize(("error", "is_lost"), [(OSError(errno.EIO, "away"), False), (FileNotFoundError(), True)])
+def test_only_a_picture_that_is_not_there_is_given_up_and_late(
+    media: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, is_lost: bool
+) -> None:
+    capture = make_capture()
+    record(capture, frames=3)
+    services.stop(capture.stream)
+    Capture.objects.update(stop_requested_at=timezone.now() - timedelta(minutes=11))
+    read, refused = services._read, frame_files(capture)[0]
+
+    def fail(file: FieldFile) -> bytes:
+        if file.name == refused:
+            raise error
+        return read(file)
+
+    monkeypatch.setattr(services, "_read", fail)
+    if is_lost:
+        assert services.finish(capture.pk)
+        return
+    with pytest.raises(OSError, match="away"):
+        services.finish(capture.pk)
+    monkeypatch.undo()
+    assert services.finish(capture.pk)
+    assert Capture.objects.get().grid
+
+
+def test_frames_that_come_later_leave_their_places_to_the_best_of_those_before(media: Path) -> None:
+    """A kill between two parts of a checkpoint loses nothing that could have stayed."""
+    claim = make_claim(make_capture(count=3))
+    first = [make_picture(n, score=100.0 + n) for n in (1, 2, 3)]
+    services.checkpoint(claim, Totals(), make_report(*first))
+    fresh = [make_picture(n, score=200.0 + n) for n in (6, 5, 4)]
+    whole = make_report(*fresh)
+    part = services.checkpoint(claim, Totals(), replace(whole, fresh=tuple(fresh[:1])), None, frozenset({4, 5}))
+    capture = Capture.objects.get()
+    assert part == {6}
+    assert [number for number, _ in frames_of(capture)] == [6, 3, 2]
+    rest = services.checkpoint(claim, Totals(), replace(whole, fresh=tuple(fresh[1:])))
+    assert rest == {4, 5, 6}
+    assert [number for number, _ in frames_of(capture)] == [6, 5, 4]
+    assert files(media) == frame_files(capture)

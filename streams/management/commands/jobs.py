@@ -29,6 +29,8 @@ class Command(BaseCommand):
     _is_stopping = False
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if os.getpgrp() != os.getpid():  # started by hand: what ends the group must not end the shell
+            os.setpgid(0, 0)
         # django-q2's Cluster joins processes and sets events inside its signal handlers: it can deadlock (its
         # issue 346). All that is needed of it is to start a sentinel and to end it.
         signal.signal(signal.SIGTERM, self._note)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
-from django.db import connection
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connection
 from environs import FileAwareEnv
 
 from streams import retention
 
+DATABASE_WAIT_S, WAIT_S = 60.0, 2.0
 _LOCK = 0x73747265616D  # any number that nothing else in the database locks
 
 
@@ -25,8 +27,10 @@ def _one_at_a_time() -> Iterator[None]:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-            yield
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+            try:
+                yield
+            finally:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
         return
     folder = Path(settings.DATA_DIR)
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,10 +47,24 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)  # a SQLite file holds password hashes and is made here
+        self._wait_for_server()
         with _one_at_a_time():
             call_command("migrate", interactive=False, verbosity=0)
             retention.keep_schedule()
             self._make_first_account()
+
+    def _wait_for_server(self) -> None:
+        """Right after a boot a database server takes a moment longer; a SQLite file is there or will not be."""
+        limit_s = time.monotonic() + DATABASE_WAIT_S
+        while connection.vendor != "sqlite":
+            try:
+                connection.ensure_connection()
+                return
+            except OperationalError as error:
+                if time.monotonic() > limit_s:
+                    raise CommandError(f"The database is away: {str(error).strip()}") from None
+                self.stderr.write("waiting for the database")
+                time.sleep(WAIT_S)
 
     def _make_first_account(self) -> None:
         env = FileAwareEnv(strip_whitespace=True)

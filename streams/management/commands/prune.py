@@ -69,7 +69,6 @@ def _lines(pruned: Pruned, keep_days: float, went: str) -> list[str]:
     lines = [
         f"Finished captures older than {keep_days:g} days: {captures}" if keep_days else f"Captures: {captures}",
         f"Files that no row knows: {_size(pruned.unknown_files)} {went}",
-        f"Empty folders: {pruned.folders} {went}",
         f"Hosts silent for a day: {pruned.hosts} {went}",
         f"Failed jobs older than {retention.FAILED_JOB_DAYS:g} days: {pruned.failed_jobs} {went}",
     ]

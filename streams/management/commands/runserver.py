@@ -64,14 +64,18 @@ class _Keeper(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="supervisor", daemon=True)
         self._is_leaving = threading.Event()
+        self._starting = threading.Lock()
         self._process = _start()
 
     def run(self) -> None:
         while self._process.wait() < 0 and not self._is_leaving.wait(RESTART_S):
-            self._process = _start()
+            with self._starting:
+                if not self._is_leaving.is_set():
+                    self._process = _start()
 
     def end(self) -> None:
-        self._is_leaving.set()
+        with self._starting:
+            self._is_leaving.set()
         self._process.terminate()
         self.join(STOP_WITHIN_S)
         if self._process.poll() is None:

@@ -3,12 +3,12 @@
 import fcntl
 import logging
 import os
-import re
 import secrets
 import signal
 import time
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -44,26 +44,32 @@ class Command(BaseCommand):
         with _only_one(name) as lock:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._note)
-            host = self._register(name, slots, _instance(lock))
-            if host is None:
-                return
-            # Four rounds a second: to open SQLite for each of them took a fifth of what a round takes.
-            # Nor asked before each round whether it still holds: one that does not costs a round.
-            connection.settings_dict["CONN_MAX_AGE"] = CONNECTION_S
-            connection.settings_dict["CONN_HEALTH_CHECKS"] = False
-            connection.close()
-            supervisor = Supervisor(host, Cluster())
-            log.info("host=%s supervisor started slots=%s pid=%s", name, slots, os.getpid())
-            try:
-                while not self._is_stopping and options["parent"] in (None, os.getppid()):
-                    self._tick(supervisor)
-            except claims.HostTaken:
-                supervisor.abandon()
-                raise CommandError(_running_elsewhere(name)) from None
-            # Should the database hang, the kernel ends this process; recorders and jobs leave by themselves then.
-            signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
-            supervisor.leave()
-            log.info("host=%s supervisor left", name)
+            instance, parent = _instance(lock), options["parent"]
+            while (host := self._register(name, slots, instance)) and not self._supervise(host, parent):
+                log.warning("host=%s was forgotten: it registers again", name)
+
+    def _supervise(self, host: Host, parent: int | None) -> bool:
+        """Whether it left as it was told to; False if the database knows no host of its name any more."""
+        # Four rounds a second: to open SQLite for each of them took a fifth of what a round takes.
+        # Nor asked before each round whether it still holds: one that does not costs a round.
+        connection.settings_dict["CONN_MAX_AGE"] = CONNECTION_S
+        connection.settings_dict["CONN_HEALTH_CHECKS"] = False
+        connection.close()
+        supervisor = Supervisor(host, Cluster())
+        log.info("host=%s supervisor started slots=%s pid=%s", host.name, host.slots, os.getpid())
+        try:
+            while not self._is_stopping and parent in (None, os.getppid()):
+                self._tick(supervisor)
+        except claims.HostTaken:
+            supervisor.abandon()
+            if Host.objects.filter(name=host.name).exists():
+                raise CommandError(_running_elsewhere(host.name)) from None
+            return False
+        # Should the database hang, the kernel ends this process; recorders and jobs leave by themselves then.
+        signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
+        supervisor.leave()
+        log.info("host=%s supervisor left", host.name)
+        return True
 
     def _tick(self, supervisor: Supervisor) -> None:
         try:
@@ -116,7 +122,7 @@ def _only_one(name: str) -> IO[str]:
     """A lock that the system takes back whatever happens to this process."""
     folder = Path(settings.DATA_DIR)
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / f"supervise-{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.lock").open("a+")
+    file = (folder / f"supervise-{quote(name, safe='')}.lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
