@@ -180,10 +180,11 @@ class PostgreSQL(Server):
     def url_of(self, database: str) -> str:
         return f"postgres://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self) -> "Database":
-        """Empty."""
+    def new_database(self, *, template: str = "template1") -> "Database":
+        """A copy of the template, to which nobody may be connected; PostgreSQL's own one is empty."""
         name = f"db_{secrets.token_hex(6)}"
-        self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        names = map(sql.Identifier, (name, template))
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
         return Database(self, name)
 
     def execute(
@@ -329,7 +330,7 @@ def shared_redis() -> Redis:
 
 def _shared(server: S) -> S:
     """This server, if the test run has none of its kind; else the one that it has."""
-    with _locked(Path(os.environ["TEST_DATA"]) / f"{server.kind}.json") as path:
+    with locked(Path(os.environ["TEST_DATA"]) / f"{server.kind}.json") as path:
         if path.exists():
             server.close()
             known = json.loads(path.read_text())
@@ -342,7 +343,7 @@ def _shared(server: S) -> S:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[Path]:
+def locked(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.prepared import prepared_database
 from tests.servers import Database, PostgreSQL
 
 
 @pytest.fixture
 def own_database(postgresql: PostgreSQL) -> Iterator[Database]:
-    """Empty, on the PostgreSQL of the test run."""
-    database = postgresql.new_database()
+    """As `manage.py prepare` leaves it, on the PostgreSQL of the test run."""
+    database = prepared_database(postgresql)
     yield database
     database.drop()
 

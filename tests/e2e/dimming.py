@@ -8,7 +8,7 @@ from tests.camera.server import ScriptedCamera
 
 # The film begins anew after four minutes, which is longer than a test may last.
 PLAN = (*(250.0 - 2 * second for second in range(115)), *(16.0,) * 125)
-SCENE = Scene(160, 120, PLAN, fps=10)
+SCENE = Scene(160, 120, PLAN, fps=5)
 
 
 @contextmanager

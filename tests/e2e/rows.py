@@ -135,3 +135,13 @@ def _seconds(moment: datetime | str | None) -> float:
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment).replace(tzinfo=UTC)
     return moment.timestamp()
+
+
+def jobs_done(rows: Rows) -> dict[str, bool]:
+    """The jobs whose results are known, and how they went: the tick alone does not stand in for the broker."""
+    went: dict[str, bool] = {}
+    query: LiteralString = "SELECT func, success FROM django_q_task WHERE func IN ('{}.place', '{}.finish')"
+    for function, success in rows.read(query.replace("{}", "streams.jobs")):
+        job = function.rpartition(".")[2]
+        went[job] = went.get(job, True) and bool(success)
+    return went

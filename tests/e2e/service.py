@@ -14,21 +14,24 @@ from typing import Any, Self, TypeVar
 
 import requests
 
-ROOT = Path(__file__).resolve().parents[2]
-MANAGE = str(ROOT / "manage.py")
-ADMIN = ("keeper", "a-long-enough-word")
+from tests.e2e.prepared import ADMIN, MANAGE, prepare_sqlite
+from tests.e2e.prepared import ROOT as ROOT
+
+LOOK_S = (0.05, 0.25)
 T = TypeVar("T")
 
 
 def wait_for(get: Callable[[], T | None], what: str, limit_s: float = 60.0) -> T:
-    """The first true answer of `get`. Fails with `what` after the limit."""
+    """The first true answer of `get`, asked less often as time goes by. Fails with `what` after the limit."""
     end_s = time.monotonic() + limit_s
+    pause_s, longest_s = LOOK_S
     while True:
         answer = get()
         if answer:
             return answer
         assert time.monotonic() < end_s, f"not within {limit_s:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(longest_s, pause_s * 1.2)
 
 
 def free_port() -> int:
@@ -179,7 +182,7 @@ def runserver(folder: Path, *options: str, **settings: str) -> Service:
 def gunicorn(folder: Path, **settings: str) -> Service:
     """The website and the supervisor as two processes that know each other only by the database."""
     service = Service(folder, (), settings)
-    subprocess.run([sys.executable, MANAGE, "prepare"], cwd=ROOT, env=service.environment, check=True)
+    prepare_sqlite(folder / "data" / "db.sqlite3")
     serve = (sys.executable, "-m", "gunicorn", "rtspsite.wsgi", "--bind", f"127.0.0.1:{service.port}")
     threads = ("--worker-class", "gthread", "--threads", "16", "--no-control-socket")
     service.commands = ((*serve, *threads), (sys.executable, MANAGE, "supervise"))

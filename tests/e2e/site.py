@@ -28,9 +28,11 @@ import psutil
 import requests
 from django.conf import settings as django_settings
 
-from tests.e2e.service import ADMIN, MANAGE, ROOT, Calls, free_port, wait_for
+from tests.e2e.prepared import ADMIN, MANAGE, ROOT, is_prepared, prepare_sqlite
+from tests.e2e.service import Calls, free_port, wait_for
 
 STOP_S = 60.0
+SQLITE = "sqlite:///"
 FORK_SERVER = "multiprocessing.forkserver"
 KEYS = {"SECRET_KEY": "s" * 50, "CREDENTIALS_KEYS": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}
 
@@ -272,7 +274,7 @@ class Site:
     ) -> None:
         """`hosts` are names and slots; without, one of eight slots."""
         self.folder = folder
-        self.database_url = database_url or f"sqlite:///{folder / 'db.sqlite3'}"
+        self.database_url = database_url or f"{SQLITE}{folder / 'db.sqlite3'}"
         self.settings = {"DATABASE_URL": self.database_url, **KEYS, **(settings or {})}
         if redis_url:
             self.settings["REDIS_URL"] = redis_url
@@ -287,7 +289,7 @@ class Site:
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self.manage("prepare")
+            self._prepare()
             for part in self.parts:
                 part.start()
             for website in self.websites:
@@ -347,6 +349,12 @@ class Site:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def _prepare(self) -> None:
+        if self.database_url.startswith(SQLITE):
+            prepare_sqlite(Path(self.database_url.removeprefix(SQLITE)))
+        elif not is_prepared(self.database_url):
+            self.manage("prepare")
 
     def _place(
         self, name: str, command: list[str], settings: dict[str, str]

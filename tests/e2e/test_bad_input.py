@@ -16,6 +16,7 @@ RAW = {
     "a length of 1e3": b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1e3\r\n",
     "chunks": b"Content-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n",
 }
+ADDRESS_IN_QUERY = Bad("an address in the query", "", b"", path="/start?rtsp_url=rtsp://me:s3cr3tw0rd@cam/x")
 
 
 @pytest.mark.parametrize("starter", [runserver, gunicorn])
@@ -26,15 +27,9 @@ def test_no_bad_input_is_a_500_and_none_leaves_a_row(starter: Callable[..., Serv
         assert wrong == []
         assert set(raw.values()) == {400}, raw
         assert http_get(service, "/captures/1/") == 404
+        assert answer(service, ADDRESS_IN_QUERY) == ADDRESS_IN_QUERY.status
     assert "Traceback" not in service.log
-
-
-def test_an_address_in_the_query_does_not_reach_the_log(tmp_path: Path) -> None:
-    with runserver(tmp_path) as service:
-        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
-        connection.request("POST", "/start?rtsp_url=rtsp://me:s3cr3tw0rd@cam/x", b"")
-        assert connection.getresponse().status == 400
-    assert "POST /start?" in service.log
+    assert "POST /start?" in service.log or starter is gunicorn  # which keeps no log of requests
     assert "s3cr3tw0rd" not in service.log
 
 

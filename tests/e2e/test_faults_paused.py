@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from streams.claims import CLAIM_S
 from tests.e2e.dimming import dimming_cameras
@@ -73,78 +74,60 @@ def writers_after_takeover(history: Iterable[Write], host: str, captures: Iterab
     return found
 
 
+@pytest.mark.timeout(300)
 def test_hosts_that_were_paused_write_nothing_more_and_live_on(
     tmp_path: Path, own_database: Database, figure: Figure
 ) -> None:
-    site = Site(tmp_path, own_database.url, hosts={"north": 2, "west": 2})
-    north, west = site.hosts.values()
-    sign(north)
-    sign(west)
-    with dimming_cameras(8) as cameras, site, Rows(own_database.url) as rows:
-        captures = [site.website.begin(camera.url, count=COUNT) for camera in cameras[:4]]
+    """Three at once: one as a whole, one with an answer unread, one with a row locked, which holds up nobody."""
+    site = Site(tmp_path, own_database.url, hosts={"north": 2, "west": 2, "east": 1})
+    paused = north, west, east = list(site.hosts.values())
+    for host in paused:
+        sign(host)
+    with dimming_cameras(11) as cameras, site, Rows(own_database.url) as rows:
+        captures = [site.website.begin(camera.url, count=COUNT) for camera in cameras[:5]]
         for capture in captures:
             site.website.wait_for_samples(capture, 3)
         rows.keep_history()
-        kept = rows.boards(captures)
-        assert sorted(row.host_name for row in rows.captures().values()) == ["north", "north", "west", "west"]
-        south = add(site, "south", 4)
-        supervisors = (north.supervisor, west.supervisor)
+        assert hosts_of(rows, captures) == ["east", "north", "north", "west", "west"]
+        south = add(site, "south", 6)
+        own = site.website.begin(cameras[5].url, count=COUNT)
+        site.website.wait_for_samples(own, 3)
+        kept, before = rows.boards([*captures, own]), rows.captures()[own]
+        supervisors = [host.supervisor for host in paused]
 
         pause_with_an_answer_unread(west, rows)
+        locked_at = pause_within_a_checkpoint(own_database, rows, east)
         pause(north)
         paused_at = time.time()
         wait_for(lambda: rows.are_sampled(captures, paused_at, "south"), "samples of all by the other host", LIMIT_S)
-        figure("two hosts paused: all sampled by another", time.time() - paused_at, 20.0)
+        figure("three hosts paused: all sampled by another", time.time() - paused_at, 20.0)
+        figure("host paused with a row locked: sampled by another", time.time() - locked_at, 20.0)
         epochs = {pk: row.epoch for pk, row in rows.captures().items()}
         assert time.time() - paused_at > CLAIM_S - 5.0
+        assert epochs[own] == before.epoch  # the other host kept what it had
 
         resumed_at = time.time()
         resume(north)
         kill(west.supervisor, signal.SIGCONT)
-        wait_for(lambda: not north.recorders and not west.recorders, "the end of their recorders", LIMIT_S)
-        figure("two hosts paused: their recorders gone after they woke up", time.time() - resumed_at, 5.0)
-        assert [camera.clients for camera in cameras[:4]] == [1] * 4
+        kill(east.supervisor, signal.SIGCONT)
+        wait_for(lambda: not any(host.recorders for host in paused), "the end of their recorders", LIMIT_S)
+        figure("three hosts paused: their recorders gone after they woke up", time.time() - resumed_at, 5.0)
+        assert [camera.clients for camera in cameras[:6]] == [1] * 6
 
-        others = [site.website.begin(camera.url, count=COUNT) for camera in cameras[4:]]
-        wait_for(lambda: rows.are_sampled([*captures, *others], resumed_at), "samples of eight captures", LIMIT_S)
+        others = [site.website.begin(camera.url, count=COUNT) for camera in cameras[6:]]
+        wait_for(lambda: rows.are_sampled([*kept, *others], resumed_at), "samples of all eleven", LIMIT_S)
+        assert hosts_of(rows, others) == ["east", "north", "north", "west", "west"]
         after = rows.captures()
-        assert sorted(after[pk].host_name for pk in others) == ["north", "north", "west", "west"]
-        assert {pk: after[pk].epoch for pk in captures} == epochs
+        assert {pk: after[pk].epoch for pk in kept} == epochs
         assert writers_after_takeover(rows.history(), "south", captures) == {"south"}
-        assert all(kept[pk] <= board for pk, board in rows.boards(captures).items())
-        assert (north.supervisor, west.supervisor) == supervisors
-        assert len(south.recorders) == 4
+        assert all(kept[pk] <= board for pk, board in rows.boards(kept).items())
+        assert [host.supervisor for host in paused] == supervisors
+        assert len(south.recorders) == 6
 
 
-def test_a_host_that_is_paused_with_a_row_locked_does_not_hold_up_the_others(
-    tmp_path: Path, own_database: Database, figure: Figure
-) -> None:
-    site = Site(tmp_path, own_database.url, hosts={"north": 1})
-    north = site.hosts["north"]
-    sign(north)
-    with dimming_cameras(3) as cameras, site, Rows(own_database.url) as rows:
-        first = site.website.begin(cameras[0].url, count=COUNT)
-        site.website.wait_for_samples(first, 3)
-        rows.keep_history()
-        south = add(site, "south", 2)
-        second = site.website.begin(cameras[1].url, count=COUNT)
-        site.website.wait_for_samples(second, 3)
-        kept, before = rows.boards([first, second]), rows.captures()[second]
-
-        paused_at = pause_within_a_checkpoint(own_database, rows, north)
-        wait_for(lambda: rows.are_sampled([first], paused_at, "south"), "a sample by the other host", LIMIT_S)
-        figure("host paused with a row locked: sampled by another", time.time() - paused_at, 20.0)
-        kill(north.supervisor, signal.SIGCONT)
-        wait_for(lambda: not north.recorders, "the end of its recorder", LIMIT_S)
-        third = site.website.begin(cameras[2].url, count=COUNT)
-        resumed_at = time.time()
-        wait_for(lambda: rows.are_sampled([first, second, third], resumed_at), "samples of all three", LIMIT_S)
-        after = rows.captures()
-        assert (after[first].host_name, after[third].host_name) == ("south", "north")
-        assert after[second].epoch == before.epoch  # the other host kept what it had
-        assert writers_after_takeover(rows.history(), "south", [first]) == {"south"}
-        assert all(kept[pk] <= board for pk, board in rows.boards([first, second]).items())
-        assert len(south.recorders) == 2
+def hosts_of(rows: Rows, captures: Iterable[int]) -> list[str]:
+    found = rows.captures()
+    return sorted(found[pk].host_name for pk in captures)
 
 
 def pause_within_a_checkpoint(database: Database, rows: Rows, host: Host) -> float:

@@ -7,22 +7,24 @@ from pathlib import Path
 import psutil
 
 from streams.supervisor import SILENT_S
+from tests.camera.server import ScriptedCamera
 from tests.e2e.dimming import dimming_cameras
 from tests.e2e.rows import Rows
 from tests.e2e.service import wait_for
 from tests.e2e.site import Host, Site, is_running, kill, wait_until_gone
 from tests.figures import Figure
-from tests.servers import Database
 
 PAUSE_S = 30.0
+COUNT = 100  # more than is sampled: each sample is on the board
 
 
-def test_a_killed_recorder_is_replaced_and_keeps_the_leaderboard(
+def test_a_recorder_that_dies_is_replaced_and_keeps_the_leaderboard(
     tmp_path: Path, either_url: str, figure: Figure
 ) -> None:
-    with dimming_cameras(1) as (camera,), Site(tmp_path, either_url) as site, Rows(site.database_url) as rows:
+    """On PostgreSQL that of another capture, which has not failed yet, is then paused for half a minute."""
+    with dimming_cameras(2) as (camera, other), Site(tmp_path, either_url) as site, Rows(site.database_url) as rows:
         host = site.hosts["north"]
-        capture = site.website.begin(camera.url, count=30)
+        capture = site.website.begin(camera.url, count=COUNT)
         site.website.wait_for_samples(capture, 3)
         kept = rows.boards([capture])[capture]
         killed_at = time.time()
@@ -39,6 +41,10 @@ def test_a_killed_recorder_is_replaced_and_keeps_the_leaderboard(
         assert kept <= rows.boards([capture])[capture]
         assert [the_recorder(host)] == host.recorders
         wait_for(lambda: camera.clients == 1, "the camera's only viewer")
+        site.website.end("cam-0")
+        wait_for(lambda: not host.recorders, "the recorder's end")
+        if either_url:
+            a_paused_recorder_is_replaced_and_never_writes_again(site, rows, other, figure)
 
 
 def the_recorder(host: Host) -> psutil.Process:
@@ -46,35 +52,34 @@ def the_recorder(host: Host) -> psutil.Process:
     return wait_for(lambda: [process for process in host.recorders if is_running(process)], "a recorder")[0]
 
 
-def test_a_paused_recorder_is_replaced_and_never_writes_again(
-    tmp_path: Path, own_database: Database, figure: Figure
+def a_paused_recorder_is_replaced_and_never_writes_again(
+    site: Site, rows: Rows, camera: ScriptedCamera, figure: Figure
 ) -> None:
-    with dimming_cameras(1) as (camera,), Site(tmp_path, own_database.url) as site, Rows(own_database.url) as rows:
-        host = site.hosts["north"]
-        capture = site.website.begin(camera.url, count=60)
-        site.website.wait_for_samples(capture, 3)
-        before, paused = rows.captures()[capture], host.recorder_of(capture)
-        kept = rows.boards([capture])[capture]
-        paused_at = time.time()
-        kill(paused, signal.SIGSTOP)
-        recorders, sampled_s = watch(host, rows, capture, paused_at)
-        figure("recorder paused: sampled by the next one", sampled_s, SILENT_S + 5.0)
-        kill(paused, signal.SIGCONT)
-        wait_until_gone([paused])
+    host = site.hosts["north"]
+    capture = site.website.begin(camera.url, count=COUNT)
+    site.website.wait_for_samples(capture, 3)
+    before, paused = rows.captures()[capture], the_recorder(host)
+    kept = rows.boards([capture])[capture]
+    paused_at = time.time()
+    kill(paused, signal.SIGSTOP)
+    recorders, sampled_s = watch(host, rows, capture, paused_at)
+    figure("recorder paused: sampled by the next one", sampled_s, SILENT_S + 5.0)
+    kill(paused, signal.SIGCONT)
+    wait_until_gone([paused])
 
-        resumed_at = time.time()
-        wait_for(lambda: rows.are_sampled([capture], resumed_at), "samples after it")
-        after = rows.captures()[capture]
-        board = rows.boards([capture])[capture]
-        assert recorders == 1
-        assert [the_recorder(host)] == host.recorders != [paused]
-        assert (after.epoch, after.host_name) == (before.epoch, "north")
-        assert kept <= board
-        # Each sample is on this board: numbers without a gap, told once, in the order of their pictures.
-        ordered = sorted(board, key=lambda frame: frame.number)
-        assert [frame.captured_at for frame in ordered] == sorted(frame.captured_at for frame in ordered)
-        assert len({frame.number for frame in board}) == len(board) <= after.samples
-        wait_for(lambda: camera.clients == 1, "the camera's only viewer")
+    resumed_at = time.time()
+    wait_for(lambda: rows.are_sampled([capture], resumed_at), "samples after it")
+    after = rows.captures()[capture]
+    board = rows.boards([capture])[capture]
+    assert recorders == 1
+    assert [the_recorder(host)] == host.recorders != [paused]
+    assert (after.epoch, after.host_name) == (before.epoch, "north")
+    assert kept <= board
+    # Each sample is on this board: numbers without a gap, told once, in the order of their pictures.
+    ordered = sorted(board, key=lambda frame: frame.number)
+    assert [frame.captured_at for frame in ordered] == sorted(frame.captured_at for frame in ordered)
+    assert len({frame.number for frame in board}) == len(board) <= after.samples
+    wait_for(lambda: camera.clients == 1, "the camera's only viewer")
 
 
 def watch(host: Host, rows: Rows, capture: int, paused_at: float) -> tuple[int, float]:
@@ -86,5 +91,5 @@ def watch(host: Host, rows: Rows, capture: int, paused_at: float) -> tuple[int, 
         if not sampled_s and rows.are_sampled([capture], paused_at + 1.0):
             sampled_s = passed_s
         assert passed_s < 4 * PAUSE_S, "not sampled again"
-        time.sleep(0.1)
+        time.sleep(0.3)  # it is a look at all processes of the machine
     return most, sampled_s

@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,23 +17,10 @@ from tests.camera.clip import Scene, cached_mp4, encode
 from tests.camera.gst import GstServer
 from tests.camera.server import ScriptedCamera
 from tests.e2e.page import Page, Picture, marks
+from tests.e2e.prepared import ADMIN
+from tests.e2e.rows import Rows, jobs_done
 from tests.e2e.scenes import FEEDS, LEVELS, SMALL, brightest, plan
-from tests.e2e.service import ADMIN, Service, gunicorn, runserver, wait_for
-
-Starter = Callable[..., Service]
-
-
-@pytest.fixture(params=[runserver, gunicorn], ids=["runserver", "gunicorn"])
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    starter: Starter = request.param
-    with starter(tmp_path) as service:
-        yield service
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with runserver(tmp_path) as service:
-        yield service
+from tests.e2e.service import Service, gunicorn, runserver, wait_for
 
 
 @pytest.fixture
@@ -51,27 +38,68 @@ def signed_in(service: Service) -> requests.Session:
     return session
 
 
-def test_three_feeds_at_once_give_the_nine_brightest_seconds_of_each(served: Service, clips: Path) -> None:
+def test_three_feeds_at_once_give_the_nine_brightest_seconds_of_each(tmp_path: Path, clips: Path) -> None:
+    """Meanwhile a fourth one is started and stopped by twenty at once."""
     files = {name: cached_mp4(scene, clips) for name, scene in FEEDS.items()}
-    with GstServer(files) as server:
-        captures = {name: served.begin(server.url(name)) for name in FEEDS}
+    with runserver(tmp_path) as service, GstServer({**files, "crowded": files["small"]}) as server:
+        captures = {name: service.begin(server.url(name)) for name in FEEDS}
+        twenty_at_once(service, server.url("crowded"), max(captures.values()) + 1)
         for capture in captures.values():
-            served.wait_for_samples(capture, LEVELS + 1)
+            service.wait_for_samples(capture, LEVELS + 1)
         for name, scene in FEEDS.items():
-            answer = served.end(name)
+            answer = service.end(name)
             assert answer.status_code == 200
             assert marks(Page(answer.text).grid(), 9) == brightest(scene.plan)
 
 
-def test_the_first_answer_names_the_process_that_the_second_needs(service: Service, small_feed: GstServer) -> None:
-    answer = service.post("/start", rtsp_url=small_feed.url("small"))
+def twenty_at_once(service: Service, url: str, capture: int) -> None:
+    """Twenty starts make one capture, the next one, and twenty stops one page."""
+    name = url.rpartition("/")[2]
+    grids = service.folder / "media" / "grids"
+    before = len(list(grids.glob("*")))
+    with ThreadPoolExecutor(20) as pool:
+        starts = list(pool.map(lambda _: service.post("/start", rtsp_url=url, interval="0.2"), range(20)))
+        assert sorted(answer.status_code for answer in starts) == [200] * 19 + [201]
+        assert all(f"process_name={name} " in answer.text for answer in starts)
+        service.wait_for_samples(capture, 9)
+        stops = list(pool.map(lambda _: service.end(name), range(20)))
+    assert {answer.status_code for answer in stops} == {200}
+    assert len({answer.text for answer in stops}) == 1
+    assert requests.get(f"{service.url}/captures/{capture + 1}/", timeout=30).status_code == 404
+    assert len(list(grids.iterdir())) == before + 1
+    assert service.log.count(f"capture={capture} queued") == 1
+    assert service.log.count(f"capture={capture} finished") == 1
+
+
+def test_what_a_client_is_told_shown_and_kept(tmp_path: Path, small_feed: GstServer) -> None:
+    """By gunicorn and a supervisor that know each other only by the database."""
+    url = small_feed.url("small")
+    with gunicorn(tmp_path) as service:
+        the_first_answer_names_the_process_that_the_second_needs(service, url)
+        twenty_at_once(service, url, 2)
+        stopped_after_four_samples_it_shows_and_keeps_what_there_is(service, url)
+        a_dozen_streams_run_beside_each_other(service)
+        capture = service.begin(url, interval="0.5")
+        service.wait_for_samples(capture, 12)
+        first, second = service.end("small"), service.end("small")
+        assert (first.status_code, second.status_code) == (200, 200)
+        assert first.text == second.text
+        history_keeps_the_grid_for_those_who_may_see_it(service, capture, Page(first.text).grid())
+        with Rows(f"sqlite:///{tmp_path / 'data' / 'db.sqlite3'}") as rows:
+            wait_for(lambda: jobs_done(rows) == {"place": True, "finish": True}, "both kinds of jobs, done")
+        service.stop()
+    the_page_opens_from_disk_in_a_browser(first.text, tmp_path)
+
+
+def the_first_answer_names_the_process_that_the_second_needs(service: Service, url: str) -> None:
+    answer = service.post("/start", rtsp_url=url)
     assert answer.status_code == 201
     assert answer.text.startswith("Video stream started: process_name=small ")
     assert service.end("small").status_code == 409
 
 
-def test_stopped_after_four_samples_it_shows_and_keeps_what_there_is(service: Service, small_feed: GstServer) -> None:
-    capture = service.begin(small_feed.url("small"), interval="2")
+def stopped_after_four_samples_it_shows_and_keeps_what_there_is(service: Service, url: str) -> None:
+    capture = service.begin(url, interval="2")
     service.wait_for_samples(capture, 4)
     answer = service.end("small")
     page = Page(answer.text)
@@ -86,55 +114,33 @@ def test_stopped_after_four_samples_it_shows_and_keeps_what_there_is(service: Se
     assert history.text.count("/frames/") == count
 
 
-def test_history_keeps_grid_and_frames_for_those_who_may_see_them(service: Service, small_feed: GstServer) -> None:
-    capture = service.begin(small_feed.url("small"), interval="0.2")
-    service.wait_for_samples(capture, 9)
-    shown = Page(service.end("small").text).grid()
+def a_dozen_streams_run_beside_each_other(service: Service) -> None:
+    clip = encode(Scene(320, 240, plan(4, levels=10, tail_s=10), fps=10))
+    with ExitStack() as stack:
+        cameras = {f"cam-{n}": stack.enter_context(ScriptedCamera(clip, path="cam")) for n in range(12)}
+        captures = {name: service.begin(camera.url, name=name, interval="0.2") for name, camera in cameras.items()}
+        for capture in captures.values():
+            service.wait_for_samples(capture, 9)
+        for name, camera in cameras.items():
+            assert camera.clients == 1
+            assert service.end(name).status_code == 200
+            assert (camera.clients, camera.teardowns) == (0, 1)
+
+
+def history_keeps_the_grid_for_those_who_may_see_it(service: Service, capture: int, shown: Picture) -> None:
     grid_url = f"{service.url}/captures/{capture}/grid.jpg"
     assert "/admin/login/" in requests.get(grid_url, timeout=30).url
     kept = sheet.decode_jpeg(signed_in(service).get(grid_url, timeout=30).content)
     assert np.array_equal(kept, shown)
 
 
-def test_twenty_concurrent_starts_make_one_capture_and_twenty_stops_one_page(
-    served: Service, small_feed: GstServer
-) -> None:
-    url = small_feed.url("small")
-    with ThreadPoolExecutor(20) as pool:
-        starts = list(pool.map(lambda _: served.post("/start", rtsp_url=url, interval="0.2"), range(20)))
-        assert sorted(answer.status_code for answer in starts) == [200] * 19 + [201]
-        assert all("process_name=small " in answer.text for answer in starts)
-        wait_for(lambda: served.capture(1)["samples"] >= 9, "nine samples")
-        stops = list(pool.map(lambda _: served.end("small"), range(20)))
-    assert {answer.status_code for answer in stops} == {200}
-    assert len({answer.text for answer in stops}) == 1
-    assert requests.get(f"{served.url}/captures/2/", timeout=30).status_code == 404
-    assert len(list((served.folder / "media" / "grids").iterdir())) == 1
-    assert served.log.count("capture=1 queued") == 1
-    assert served.log.count("capture=1 finished") == 1
-
-
-def test_a_second_stop_shows_the_same_page(service: Service, small_feed: GstServer) -> None:
-    capture = service.begin(small_feed.url("small"), interval="0.2")
-    service.wait_for_samples(capture, 9)
-    first, second = service.end("small"), service.end("small")
-    assert (first.status_code, second.status_code) == (200, 200)
-    assert first.text == second.text
-
-
-def test_the_page_opens_from_disk_in_a_browser_with_the_server_gone(
-    service: Service, small_feed: GstServer, tmp_path: Path
-) -> None:
-    capture = service.begin(small_feed.url("small"), interval="0.5")
-    service.wait_for_samples(capture, 12)
-    html = service.end("small").text
-    service.stop()
+def the_page_opens_from_disk_in_a_browser(html: str, folder: Path) -> None:
     page = Page(html)
     assert all(address.startswith("data:") for address in page.loaded)
     assert "url(" not in html
     assert "<script" not in html
-    (tmp_path / "response.html").write_text(html)
-    seen = screenshot(tmp_path / "response.html", tmp_path)
+    (folder / "response.html").write_text(html)
+    seen = screenshot(folder / "response.html", folder)
     assert marks(cut_out(seen, page.grid()), 9) == marks(page.grid(), 9)
 
 
@@ -165,16 +171,3 @@ def cut_out(seen: Picture, grid: Picture) -> Picture:
     left, top, scale = where
     cut = seen[top : top + round(height * scale), left : left + round(width * scale)]
     return np.asarray(cv2.resize(cut, (width, height)), np.uint8)
-
-
-def test_a_dozen_streams_run_beside_each_other(service: Service) -> None:
-    clip = encode(Scene(320, 240, plan(4, levels=10, tail_s=10), fps=10))
-    with ExitStack() as stack:
-        cameras = {f"cam-{n}": stack.enter_context(ScriptedCamera(clip, path="cam")) for n in range(12)}
-        captures = {name: service.begin(camera.url, name=name, interval="0.2") for name, camera in cameras.items()}
-        for capture in captures.values():
-            service.wait_for_samples(capture, 9)
-        for name, camera in cameras.items():
-            assert camera.clients == 1
-            assert service.end(name).status_code == 200
-            assert (camera.clients, camera.teardowns) == (0, 1)

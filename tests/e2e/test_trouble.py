@@ -1,12 +1,12 @@
 """Cameras that cannot be captured: the status and the last error say why, and the capture still ends cleanly."""
 
 import http.server
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
 import requests
 
 from tests.camera.clip import Scene, cached_mp4
@@ -15,7 +15,7 @@ from tests.e2e.page import Page
 from tests.e2e.service import Service, free_port, runserver
 
 SCENE = Scene(320, 240, (60.0,) * 20, fps=10)
-TOLD_WITHIN_S = 10.0
+TOLD_WITHIN_S = 30.0
 
 
 @contextmanager
@@ -49,44 +49,44 @@ def http_server(clips: Path) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with runserver(tmp_path) as service:
-        yield service
-
-
-@pytest.mark.parametrize(
-    ("camera", "code", "words"),
-    [
-        (nobody, "unreachable", "nothing answers"),
-        (unknown_host, "unreachable", "cannot be resolved"),
-        (wrong_password, "auth_refused", "refused the user name or the password"),
-        (unknown_path, "not_found", "knows no stream of this path"),
-        (http_server, "not_rtsp", "does not speak RTSP"),
-    ],
-    ids=["nobody", "unknown host", "wrong password", "unknown path", "http"],
+TROUBLES = (
+    (nobody, "unreachable", "nothing answers"),
+    (unknown_host, "unreachable", "cannot be resolved"),
+    (wrong_password, "auth_refused", "refused the user name or the password"),
+    (unknown_path, "not_found", "knows no stream of this path"),
+    (http_server, "not_rtsp", "does not speak RTSP"),
 )
-def test_it_says_what_is_wrong_and_still_stops(service: Service, clips: Path, camera, code: str, words: str) -> None:  # type: ignore[no-untyped-def]
-    with camera(clips) as url:
-        capture = service.begin(url)
-        found = service.wait_for_error(capture, TOLD_WITHIN_S)
-        assert found["error"]["code"] == code
-        assert words in found["error"]["message"]
-        assert found["status"] == "reconnecting"
-        assert words in requests.get(service.url, timeout=30).text
-        answer = service.end("feed")
-        assert answer.status_code == 409
-        assert "0 of 9" in Page(answer.text).words
-        assert words in Page(answer.text).words
+PASSWORD = "p@ss/w#rd:%é ?!"
+
+
+def test_it_says_what_is_wrong_and_still_stops(tmp_path: Path, clips: Path) -> None:
+    """All beside each other, and beside a camera that opens with the right password."""
+    with (
+        ExitStack() as stack,
+        GstServer({"feed": cached_mp4(SCENE, clips)}, "viewer", PASSWORD) as server,
+        runserver(tmp_path) as service,
+    ):
+        right = service.begin(server.url_with_credentials("feed"), interval="0.5")
+        urls = {camera.__name__: stack.enter_context(camera(clips)) for camera, *_ in TROUBLES}
+        captures = {name: service.begin(url, name=name) for name, url in urls.items()}
+        for camera, code, words in TROUBLES:
+            is_told_and_stops(service, camera.__name__, captures[camera.__name__], code, words)
+        service.wait_for_samples(right, 3)
+        assert service.capture(right)["error"] is None
+    assert PASSWORD not in service.log
+    assert "wr0ng-secret" not in service.log
+
+
+def is_told_and_stops(service: Service, name: str, capture: int, code: str, words: str) -> None:
+    found = service.wait_for_error(capture, TOLD_WITHIN_S)
+    assert found["error"]["code"] == code
+    assert words in found["error"]["message"]
+    assert found["status"] == "reconnecting"
+    assert words in requests.get(service.url, timeout=30).text
+    answer = service.end(name)
+    assert answer.status_code == 409
+    assert "0 of 9" in Page(answer.text).words
+    assert words in Page(answer.text).words
     ended = service.capture(capture)
     assert (ended["status"], ended["code"]) == ("finished", "not_enough_frames")
-    assert "wr0ng-secret" not in service.log
-    assert f"error={code}" in service.log
-
-
-def test_the_right_password_opens_the_feed(service: Service, clips: Path) -> None:
-    password = "p@ss/w#rd:%é ?!"
-    with GstServer({"feed": cached_mp4(SCENE, clips)}, "viewer", password) as server:
-        capture = service.begin(server.url_with_credentials("feed"), interval="0.5")
-        service.wait_for_samples(capture, 3)
-    assert password not in service.log
+    assert re.search(rf"capture={capture} .*error={code}", service.log)

@@ -1,5 +1,6 @@
 """Commands of the service as processes of their own, with a data folder of their own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -31,6 +32,30 @@ def python(code: str, folder: Path, **variables: str) -> subprocess.CompletedPro
     return _run([sys.executable, "-c", code], folder, variables)
 
 
+SETTINGS = """
+import importlib, json, os, sys
+for variables in json.load(sys.stdin):
+    os.environ.update(variables)
+    for name in [name for name in sys.modules if name.split(".")[0] == "rtspsite"]:
+        del sys.modules[name]
+    try:
+        s = importlib.import_module("rtspsite.settings")
+        print(json.dumps([True, str({})]))
+    except Exception as error:
+        print(json.dumps([False, str(error)]))
+    for name in variables:
+        del os.environ[name]
+"""
+
+
+def settings_with(folder: Path, what: str, *cases: dict[str, str]) -> list[tuple[bool, str]]:
+    """Whether each case's variables are taken, and what comes of them or the complaint; all in one process."""
+    command = [sys.executable, "-c", SETTINGS.replace("{}", what)]
+    done = _run(command, folder, {}, json.dumps(cases))
+    assert done.returncode == 0, done.stderr
+    return [(bool(is_taken), str(said)) for is_taken, said in map(json.loads, done.stdout.splitlines())]
+
+
 @contextmanager
 def managing(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """A command that runs on. What it logs is in `folder / "log"`; it is gone when the context ends."""
@@ -58,8 +83,10 @@ def children(pid: int) -> list[int]:
     return found[1:]
 
 
-def _run(command: list[str], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: list[str], folder: Path, variables: dict[str, str], said: str = ""
+) -> subprocess.CompletedProcess[str]:
     env = environment(folder, **variables)
     return subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=STARTS_WITHIN_S, check=False
+        command, cwd=ROOT, env=env, input=said, capture_output=True, text=True, timeout=STARTS_WITHIN_S, check=False
     )

@@ -38,7 +38,7 @@ from tests.streams.builders import (
     make_report,
     stop,
 )
-from tests.streams.processes import python
+from tests.streams.processes import python, settings_with
 
 BUCKET, PREFIX = "pictures", "north/site"
 KEYS = ("a-key-id", "s3cr3t-st0re-key")
@@ -87,6 +87,15 @@ class Store:
             self.process.kill()
             self.process.wait(30)
 
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def empty(self) -> None:
+        """As it is after its start."""
+        requests.post(f"{self.url}/moto-api/reset", timeout=60).raise_for_status()
+        self.client().create_bucket(Bucket=BUCKET)
+
     def freeze(self) -> None:
         """It takes connections and answers nothing."""
         assert self.process
@@ -116,13 +125,23 @@ class Store:
             return False
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """Running, with an empty bucket."""
-    store = Store(tmp_path)
-    store.start()
+@pytest.fixture(scope="module")
+def one_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Of the tests that one process runs: it takes two seconds to start."""
+    store = Store(tmp_path_factory.mktemp("store"))
     yield store
     store.end()
+
+
+@pytest.fixture
+def store(one_store: Store) -> Store:
+    """Running, with an empty bucket, whatever the test before did to it."""
+    if one_store.is_running:
+        one_store.thaw()
+        one_store.empty()
+    else:
+        one_store.start()
+    return one_store
 
 
 @pytest.fixture
@@ -244,13 +263,13 @@ def test_a_bucket_switches_from_files_to_objects(tmp_path: Path) -> None:
     assert "'secret_key': 'from-a-file'" in told.stdout
 
 
-@pytest.mark.parametrize("url", ["store:7070", "ftp://store", "http://", "http://[::1"])
-def test_an_address_of_a_store_that_is_none_is_told_with_the_other_mistakes(tmp_path: Path, url: str) -> None:
-    done = python(SHOW, tmp_path, S3_BUCKET=BUCKET, S3_ENDPOINT_URL=url, PORT="abc")
-    assert done.returncode != 0
-    said = done.stderr.strip().splitlines()[-1]
-    assert "S3_ENDPOINT_URL" in said
-    assert "PORT" in said
+def test_an_address_of_a_store_that_is_none_is_told_with_the_other_mistakes(tmp_path: Path) -> None:
+    urls = ["store:7070", "ftp://store", "http://", "http://[::1"]
+    cases = ({"S3_BUCKET": BUCKET, "S3_ENDPOINT_URL": url, "PORT": "abc"} for url in urls)
+    for is_taken, said in settings_with(tmp_path, "1", *cases):
+        assert not is_taken
+        assert "S3_ENDPOINT_URL" in said
+        assert "PORT" in said
 
 
 def test_a_missing_package_is_told_in_one_sentence(tmp_path: Path) -> None:
@@ -294,24 +313,20 @@ def test_the_page_and_the_admin_show_pictures_out_of_the_store(
 
 
 @pytest.mark.django_db
-def test_a_store_that_is_away_costs_pictures_for_the_moment_and_no_page(
+def test_a_store_that_is_away_costs_pictures_for_the_moment_and_no_page_and_leaves_no_row(
     pictures: ObjectStore, store: Store, client: Client, admin_client: Client, settings: Settings
 ) -> None:
     settings.ALLOWED_HOSTS = ["*"]
-    capture = make_finished()
-    store.end()
-    assert stop(client).status_code == 200
-    assert admin_client.get(f"/captures/{capture.pk}/grid.jpg").status_code == 404
-
-
-@pytest.mark.django_db
-def test_a_checkpoint_that_the_store_refuses_leaves_no_row(pictures: ObjectStore, store: Store) -> None:
-    capture = make_capture()
+    finished = make_finished()
+    frames = Frame.objects.count()
+    capture = make_capture("rtsp://127.0.0.1:9/other")
     store.end()
     with pytest.raises(OSError, match="of the store"):
         services.checkpoint(make_claim(capture), services.Totals.of(capture), make_report(make_picture()))
-    assert not Frame.objects.exists()
-    assert Capture.objects.get().samples == 0
+    assert Frame.objects.count() == frames
+    assert Capture.objects.get(pk=capture.pk).samples == 0
+    assert stop(client).status_code == 200
+    assert admin_client.get(f"/captures/{finished.pk}/grid.jpg").status_code == 404
 
 
 # --- real processes -------------------------------------------------------------------------------
