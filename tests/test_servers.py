@@ -1,11 +1,9 @@
 """The private servers of the tests: what they keep, what they count, and that they end with whoever started them."""
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -26,24 +24,34 @@ def make_words(database: Database) -> None:
     database.execute(sql.SQL("INSERT INTO words VALUES ('kept')"))
 
 
+def end_by_its_guard(server: Server) -> None:
+    """kill -9 of the process that would end it with its owner."""
+    process = psutil.Process(server.pid)
+    guard = process.parent()
+    assert guard
+    guard.kill()
+    wait_for(lambda: not is_running(process.pid), "the server's end")
+
+
 # --- PostgreSQL -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", [PostgreSQL.stop, PostgreSQL.kill])
-def test_postgresql_comes_back_where_it_was_with_what_it_had(
-    own_postgresql: PostgreSQL, end: Callable[[PostgreSQL], None]
-) -> None:
+def test_postgresql_comes_back_where_it_was_with_what_it_had(own_postgresql: PostgreSQL) -> None:
+    """However it ended."""
     database = own_postgresql.new_database()
-    url, first = database.url, own_postgresql.pid
+    url = database.url
     make_words(database)
-    end(own_postgresql)
-    assert not own_postgresql.is_running
-    with pytest.raises(psycopg.OperationalError):
-        database.execute(READ)
-    own_postgresql.start()
-    assert own_postgresql.pid != first
-    assert database.url == url
-    assert database.execute(READ) == [("kept",)]
+    for end in (PostgreSQL.stop, PostgreSQL.kill):
+        before = own_postgresql.pid
+        end(own_postgresql)
+        assert not own_postgresql.is_running
+        with pytest.raises(psycopg.OperationalError):
+            database.execute(READ)
+        own_postgresql.start()
+        assert own_postgresql.pid != before
+        assert database.url == url
+        assert database.execute(READ) == [("kept",)]
+    end_by_its_guard(own_postgresql)
 
 
 def test_databases_of_one_server_know_nothing_of_each_other(postgresql: PostgreSQL, database: Database) -> None:
@@ -88,17 +96,18 @@ def test_django_is_tested_on_the_database_that_was_asked_for() -> None:
 # --- Redis ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", [Redis.stop, Redis.kill])
-def test_redis_comes_back_where_it_was_with_nothing(own_redis: Redis, end: Callable[[Redis], None]) -> None:
+def test_redis_comes_back_where_it_was_with_nothing(own_redis: Redis) -> None:
     url = own_redis.url
-    with own_redis.client() as client:
-        client.set("word", "gone")
-    end(own_redis)
-    assert not own_redis.is_running
-    own_redis.start()
-    assert own_redis.url == url
-    with own_redis.client() as client:
-        assert client.keys() == []
+    for end in (Redis.stop, Redis.kill):
+        with own_redis.client() as client:
+            client.set("word", "gone")
+        end(own_redis)
+        assert not own_redis.is_running
+        own_redis.start()
+        assert own_redis.url == url
+        with own_redis.client() as client:
+            assert client.keys() == []
+    end_by_its_guard(own_redis)
 
 
 def test_databases_of_one_redis_know_nothing_of_each_other(own_redis: Redis) -> None:
@@ -115,58 +124,39 @@ def test_databases_of_one_redis_know_nothing_of_each_other(own_redis: Redis) -> 
 
 START_AND_WAIT = """
 import sys
-from tests.servers import PostgreSQL, Redis
-server = {"PostgreSQL": PostgreSQL, "Redis": Redis}[sys.argv[1]]()
+from tests.servers import Redis
+server = Redis()
 server.start()
 print(server.pid, server.folder, flush=True)
 sys.stdin.read()
 """
 
 
-@contextmanager
-def owner_of(kind: type[Server]) -> Iterator[tuple[subprocess.Popen[str], psutil.Process, Path]]:
-    """A process that has started such a server, the server, and its folder."""
+def test_a_server_ends_with_its_owner_and_leaves_nothing() -> None:
     owner = subprocess.Popen(
-        [sys.executable, "-c", START_AND_WAIT, kind.__name__],
+        [sys.executable, "-c", START_AND_WAIT],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with owner:
         try:
             assert owner.stdout
             pid, folder = owner.stdout.readline().split()
-            yield owner, psutil.Process(int(pid)), Path(folder)
-            shutil.rmtree(folder, ignore_errors=True)
         finally:
             owner.kill()
-
-
-@pytest.mark.parametrize("kind", [PostgreSQL, Redis])
-def test_a_server_ends_with_its_owner_and_leaves_nothing(kind: type[Server]) -> None:
-    with owner_of(kind) as (owner, server, folder):
-        family = {server.pid, *(child.pid for child in server.children(recursive=True))}
-        owner.kill()
-        wait_for(lambda: not any(map(is_running, family)), "the server's end")
-        wait_for(lambda: not folder.exists(), "the end of its folder")
-
-
-@pytest.mark.parametrize("kind", [PostgreSQL, Redis])
-def test_a_server_ends_also_if_its_guard_is_killed(kind: type[Server]) -> None:
-    with owner_of(kind) as (_, server, _folder):
-        guard = server.parent()
-        assert guard
-        guard.kill()
-        wait_for(lambda: not is_running(server.pid), "the server's end")
+        wait_for(lambda: not is_running(int(pid)), "the server's end")
+        wait_for(lambda: not Path(folder).exists(), "the end of its folder")
 
 
 TAKE = """
 import sys
 from tests.servers import shared_postgresql, shared_redis
-print(shared_postgresql().url, shared_redis().url, flush=True)
+servers = shared_postgresql(), shared_redis()
+print(*(word for server in servers for word in (server.url, server.folder)), flush=True)
 sys.stdin.read()
 """
 
 
-def test_all_processes_of_a_run_share_one_server_of_each_kind(tmp_path: Path) -> None:
+def test_all_processes_of_a_run_share_one_server_of_each_kind_which_end_with_it(tmp_path: Path) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as run:
         environment = {**os.environ, "TEST_DATA": str(tmp_path), "TEST_RUN": str(run.pid)}
         workers = [
@@ -174,15 +164,26 @@ def test_all_processes_of_a_run_share_one_server_of_each_kind(tmp_path: Path) ->
                 [sys.executable, "-c", TAKE],
                 cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )
-            for _ in range(3)
+            for _ in range(2)
         ]  # fmt: skip
         told = {worker.communicate(timeout=STARTS_WITHIN_S)[0] for worker in workers}
         assert len(told) == 1
-        postgresql_url, redis_url = told.pop().split()
+        postgresql_url, data, redis_url, folder = told.pop().split()
         psycopg.connect(postgresql_url).close()  # it outlives who started it
+        family = {process.pid for process in psutil.process_iter() if _works_in(process, data, folder)}
+        assert len(family) > 2
         assert redis_url
         run.kill()
         wait_for(lambda: _is_refused(postgresql_url), "the end of the servers with that of the run")
+        wait_for(lambda: not any(map(is_running, family)), "the end of all their processes")
+        wait_for(lambda: not Path(data).exists() and not Path(folder).exists(), "the end of their folders")
+
+
+def _works_in(process: psutil.Process, *folders: str) -> bool:
+    """Also PostgreSQL's many processes, each in its data folder."""
+    with suppress(psutil.Error):
+        return process.cwd().startswith(folders)
+    return False
 
 
 def _is_refused(url: str) -> bool:

@@ -18,7 +18,6 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-import requests
 import yaml
 from psycopg import sql
 
@@ -60,7 +59,7 @@ def test_each_container_is_confined_restarted_and_its_log_bounded(name: str) -> 
 
 def test_one_image_has_all_roles() -> None:
     assert OURS == ["web", "supervise", "keys"]
-    assert {SERVICES[name]["build"] for name in OURS} == {"."}
+    assert {name: SERVICES[name]["build"] for name in OURS if "build" in SERVICES[name]} == {"keys": "."}
     assert [SERVICES[name]["command"] for name in OURS[:2]] == [["web"], ["supervise"]]
 
 
@@ -199,8 +198,8 @@ class Project(Calls):
             text = re.sub(rf"(?<![\w/]){old}", new, text)
         return text
 
-    def run(self, service: str, name: str) -> "Container":
-        container = Container(self, service, name)
+    def run(self, service: str, name: str, **settings: str) -> "Container":
+        container = Container(self, service, name, settings)
         container.start()
         self.containers[name] = container
         return container
@@ -228,6 +227,7 @@ class Container:
     project: Project
     service: str
     name: str
+    settings: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -245,6 +245,7 @@ class Container:
             "HOST": "127.0.0.1",
             "PORT": str(self.project.port),
             "CAPTURE_HOST_NAME": self.name,  # as if it were the name of a machine
+            **self.settings,
         }
 
     @property
@@ -258,6 +259,12 @@ class Container:
                 [*AS_USER, *entry], cwd=self.project.root / "app", env=self.environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+
+    def wait_until_healthy(self) -> None:
+        """Asked only once its log says that it began: the healthcheck of a supervisor is a Django to start."""
+        began = {"web": "Booting worker", "supervise": " supervisor started "}[self.service]
+        wait_for(lambda: began in self.log, f"the begin of {self.name}", 120)
+        wait_for(self.is_healthy, f"health of {self.name}")
 
     def is_healthy(self) -> bool:
         _, *check = SERVICES[self.service]["healthcheck"]["test"]
@@ -304,13 +311,15 @@ def project(tmp_path: Path, own_postgresql: PostgreSQL, redis: Redis) -> Iterato
         shutil.rmtree(tmp_path / "app")
 
 
-def test_it_serves_scaled_and_a_killed_container_costs_no_capture(project: Project) -> None:
+def test_it_serves_scaled_to_who_has_the_password_and_a_killed_container_costs_no_capture(project: Project) -> None:
     project.make_passwords()
     project.make_database()
+    stranger = knocking(project)
     web = project.run("web", "web-1")
     first, second = (project.run("supervise", name) for name in ("supervise-1", "supervise-2"))
     for container in (first, second, web):
-        wait_for(container.is_healthy, f"health of {container.name}", 120)
+        container.wait_until_healthy()
+        assert_is_half(container)
 
     with ScriptedCamera(Scene(320, 240, DARKER, fps=10), live=True) as camera:
         capture = project.begin(camera.url)
@@ -319,21 +328,32 @@ def test_it_serves_scaled_and_a_killed_container_costs_no_capture(project: Proje
         holder.kill()
         assert web.is_healthy(), "one supervisor is enough"
         third = project.run("supervise", "supervise-3")
-        wait_for(third.is_healthy, "health of the third")
-        wait_for(lambda: not holder.is_healthy(), "that the killed one is seen")
-        wait_for(lambda: host_of(project, capture) != holder.name, "another host's claim")
+        third.wait_until_healthy()
+        wait_for(lambda: host_of(project, capture) not in ("", holder.name), "another host's claim")
         wait_for(lambda: camera.clients == 1, "the capture goes on")
+        wait_for(lambda: not holder.is_healthy(), "that the killed one is seen")
         project.wait_for_samples(capture, 12)
         answer = project.end("demo", "text/html")
     assert answer.status_code == 200
     shown = marks(Page(answer.text).grid(), 9)
     assert shown == sorted(shown)
     assert shown[3] - shown[0] <= 4, "what was captured before the kill is there"
+    assert_did_not_get_in(stranger)
     for container in project.containers.values():
-        if container is not holder:
+        if container not in (holder, stranger):
             before = container.processes()
             assert container.stop() == 0, container.log
             assert not [process for process in before if is_running(process)]
+
+
+def assert_is_half(container: Container) -> None:
+    """A role runs its half of serve.sh alone."""
+    lines = [" ".join(process.cmdline()) for process in container.processes()]
+    found = {
+        part for part in ("gunicorn", "manage.py supervise", "manage.py jobs") if any(part in line for line in lines)
+    }
+    assert found <= ({"gunicorn"} if container.service == "web" else {"manage.py supervise", "manage.py jobs"})
+    assert found
 
 
 def host_of(project: Project, capture: int) -> str:
@@ -343,14 +363,17 @@ def host_of(project: Project, capture: int) -> str:
     return str(row[0]) if row else ""
 
 
-def test_a_wrong_password_does_not_get_in(project: Project) -> None:
-    project.make_passwords()
-    project.make_database()
-    passwords = project.root / "keys" / "pgpass"
-    passwords.write_text(re.sub(r"[0-9a-f]{48}", "0" * 48, passwords.read_text()))
-    web = project.run("web", "web-1")
-    assert web.process
-    assert web.process.wait(120) == 1
-    assert "password authentication failed" in web.log
-    with pytest.raises(requests.ConnectionError):
-        requests.get(f"{project.url}/livez", timeout=5)
+def knocking(project: Project) -> Container:
+    """A website with a wrong password: its preparation tries for a minute, while others are let in."""
+    wrong = project.root / "wrong-pgpass"
+    wrong.write_text(re.sub(r"[0-9a-f]{48}", "0" * 48, (project.root / "keys" / "pgpass").read_text()))
+    wrong.chmod(0o600)
+    os.chown(wrong, UID, UID)
+    return project.run("web", "web-0", PGPASSFILE=str(wrong))
+
+
+def assert_did_not_get_in(container: Container) -> None:
+    assert container.process
+    assert container.process.wait(120) == 1
+    assert "password authentication failed" in container.log
+    assert "Booting worker" not in container.log

@@ -106,6 +106,17 @@ class Container:
             self.process.send_signal(number)
         return self.process.wait(limit_s)
 
+    def wait_until_healthy(self) -> None:
+        """Asked only once somebody listens: each healthcheck is a Python to start."""
+        wait_until(self.listens, "the website listens")
+        wait_until(self.is_healthy, "health")
+
+    def listens(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, self.log
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     def is_healthy(self) -> bool:
         assert self.process
         assert self.process.poll() is None, self.log
@@ -199,17 +210,11 @@ def supervise_with(container: Container, script: str) -> None:
 def start_stand_in(container: Container) -> None:
     container.start()
     wait_until(lambda: "ready" in container.log, "the stand-in for the supervisor runs")
-    wait_until(container.is_healthy, "the website answers")
+    container.wait_until_healthy()
 
 
 JSON = {"Accept": "application/json"}
 READY = "print('ready', flush=True)\n"
-
-
-def start_a_capture(container: Container) -> None:
-    """Of a camera that is not there: its recorder goes on trying."""
-    post(container, "start", rtsp_url=f"rtsp://127.0.0.1:{free_port()}/nobody")
-    wait_until(lambda: "recorder started" in container.log, "a recorder")
 
 
 def frames_kept(container: Container) -> int:
@@ -218,87 +223,67 @@ def frames_kept(container: Container) -> int:
         return len(json.load(answer)["frames"])
 
 
-def test_it_serves_captures_and_leaves_nobody_behind(container: Container) -> None:
-    before = container.snapshot()
-    container.start()
-    wait_until(container.is_healthy, "health")
-    start_a_capture(container)
-    assert container.runs("gunicorn")
-    assert container.runs("manage.py supervise")
-    assert container.runs("forkserver")
-    assert container.end(signal.SIGTERM) == 0, container.log
-    assert "still there" not in container.log
-    assert container.processes() == {}
-    assert container.snapshot() == before, "the checkout was written to"
-
-
-def test_a_capture_gives_its_grid_and_stays_in_the_volume(container: Container) -> None:
-    with ScriptedCamera(Scene(320, 240, (80.0, 120.0), fps=10)) as camera:
-        container.start()
-        wait_until(container.is_healthy, "health")
-        assert b"process_name=demo" in post(container, "start", rtsp_url=camera.url, interval="0.2")
-        grids = container.data / "media" / "grids"
-        wait_until(lambda: len(list(container.data.glob("media/frames/1/*"))) == 9, "nine frames in the volume")
-        page = post(container, "stop", process_name="demo")
-    assert b"The 9 brightest of" in page
-    assert b'src="data:image/jpeg;base64,' in page
-    assert len(list(grids.iterdir())) == 1
-    assert container.end(signal.SIGTERM) == 0, container.log
-
-
 def post(container: Container, path: str, **fields: str) -> bytes:
     body = urllib.parse.urlencode(fields).encode()
     with urllib.request.urlopen(f"http://127.0.0.1:{container.port}/{path}", body) as answer:
         return bytes(answer.read())
 
 
-def test_a_killed_supervisor_is_started_again_and_its_captures_go_on(container: Container) -> None:
-    with ScriptedCamera(Scene(320, 240, (80.0, 120.0), fps=10)) as camera:
+def test_a_capture_goes_on_whatever_is_killed_and_nobody_is_left_behind(container: Container) -> None:
+    before = container.snapshot()
+    with ScriptedCamera(Scene(160, 120, (80.0, 120.0), fps=10)) as camera:
         container.start()
-        wait_until(container.is_healthy, "health")
-        post(container, "start", rtsp_url=camera.url, interval="0.2")
+        container.wait_until_healthy()
+        assert b"process_name=demo" in post(container, "start", rtsp_url=camera.url, interval="0.2")
         wait_until(lambda: camera.clients == 1, "the capture runs")
-        website = container.process_id("gunicorn")
-        others = ("gunicorn", "serve.sh")
-        its = {pid for pid, line in container.processes().items() if not any(other in line for other in others)}
-        assert len(its) >= 4, "supervisor, fork server, recorder, job cluster"
-        killed_s = time.monotonic()
-        os.kill(container.process_id("manage.py supervise"), signal.SIGKILL)
-        wait_until(lambda: not its & set(container.processes()), "nothing of it is left")
-        gone_s = time.monotonic() - killed_s
-        wait_until(lambda: camera.connections == 2 and camera.clients == 1, "the capture goes on")
-        print(f"nothing left after {gone_s:.1f} s, the capture went on after {time.monotonic() - killed_s:.1f} s")
-        assert container.process_id("gunicorn") == website
-        assert "the supervisor was killed, status 137: starting it again in 0 s." in container.log
-        wait_until(lambda: frames_kept(container) == 9, "nine frames")
-        assert b"The 9 brightest of" in post(container, "stop", process_name="demo")
-    assert container.end(signal.SIGTERM) == 0, container.log
-    assert container.processes() == {}
-
-
-def test_a_killed_website_is_started_again_and_captures_do_not_notice(container: Container) -> None:
-    with ScriptedCamera(Scene(320, 240, (80.0, 120.0), fps=10)) as camera:
-        container.start()
-        wait_until(container.is_healthy, "health")
-        post(container, "start", rtsp_url=camera.url, interval="0.2")
-        wait_until(lambda: camera.clients == 1, "the capture runs")
-        os.kill(container.process_id("gunicorn"), signal.SIGKILL)
-        wait_until(lambda: "the website was killed, status 137" in container.log, "it is seen")
-        wait_until(container.is_healthy, "the next website answers")
+        kill_the_website(container)
         assert (camera.connections, camera.clients) == (1, 1)
+        kill_the_supervisor(container, camera)
         wait_until(lambda: frames_kept(container) == 9, "nine frames")
-        assert b"brightest of" in post(container, "stop", process_name="demo")
+        wait_until(lambda: len(list(container.data.glob("media/frames/1/*"))) == 9, "nine frames in the volume")
+        page = post(container, "stop", process_name="demo")
+    assert b"The 9 brightest of" in page
+    assert b'src="data:image/jpeg;base64,' in page
+    assert len(list((container.data / "media" / "grids").iterdir())) == 1
     assert container.end(signal.SIGTERM) == 0, container.log
-    assert container.processes() == {}
-
-
-def test_a_website_that_cannot_start_takes_the_supervisor_down(container: Container) -> None:
-    with socket.create_server(("127.0.0.1", container.port)):
-        container.start()
-        assert container.end() not in (0, None)
-    assert "the website ended by itself" in container.log
     assert "still there" not in container.log
     assert container.processes() == {}
+    assert container.snapshot() == before, "the checkout was written to"
+
+
+def kill_the_website(container: Container) -> None:
+    """It is started again."""
+    os.kill(container.process_id("gunicorn"), signal.SIGKILL)
+    wait_until(lambda: "the website was killed, status 137" in container.log, "it is seen")
+    container.wait_until_healthy()
+
+
+def kill_the_supervisor(container: Container, camera: ScriptedCamera) -> None:
+    """It is started again, and its capture goes on; the website does not notice."""
+    website = container.process_id("gunicorn")
+    others = ("gunicorn", "serve.sh")
+    its = {pid for pid, line in container.processes().items() if not any(other in line for other in others)}
+    assert len(its) >= 4, "supervisor, fork server, recorder, job cluster"
+    assert container.runs("forkserver")
+    killed_s = time.monotonic()
+    os.kill(container.process_id("manage.py supervise"), signal.SIGKILL)
+    wait_until(lambda: not its & set(container.processes()), "nothing of it is left")
+    gone_s = time.monotonic() - killed_s
+    wait_until(lambda: camera.connections == 2 and camera.clients == 1, "the capture goes on")
+    print(f"nothing left after {gone_s:.1f} s, the capture went on after {time.monotonic() - killed_s:.1f} s")
+    assert container.process_id("gunicorn") == website
+    assert "the supervisor was killed, status 137: starting it again in 0 s." in container.log
+
+
+def test_a_website_that_cannot_start_takes_the_supervisor_down(stand_in: Container) -> None:
+    supervise_with(stand_in, f"{READY}time.sleep(300)\n")
+    with socket.create_server(("127.0.0.1", stand_in.port)):
+        stand_in.start()
+        assert stand_in.end() not in (0, None)
+    assert "ready" in stand_in.log
+    assert "the website ended by itself" in stand_in.log
+    assert "still there" not in stand_in.log
+    assert stand_in.processes() == {}
 
 
 @pytest.mark.parametrize("name", ["DATA_DIR", "MEDIA_ROOT"])
@@ -347,6 +332,7 @@ def test_a_supervisor_that_ends_without_a_wish_is_a_failure_even_with_status_0(s
 
 def test_what_a_killed_supervisor_left_in_another_session_is_ended_before_the_next_one(stand_in: Container) -> None:
     """It ignores all that can be ignored."""
+    stand_in.settings["SERVE_STOP_WITHIN_S"] = "0"
     script = "trap : TERM HUP; while :; do sleep 300; done"
     orphan = f"subprocess.Popen(['bash', '-c', '{script}'], start_new_session=True)\n"
     supervise_with(stand_in, f"{orphan}{READY}time.sleep(300)\n")
@@ -356,7 +342,6 @@ def test_what_a_killed_supervisor_left_in_another_session_is_ended_before_the_ne
     os.kill(stand_in.process_id("manage.py supervise"), signal.SIGKILL)
     wait_until(lambda: stand_in.log.count("ready") == 2, "the next supervisor")
     assert not before & set(stand_in.processes())
-    stand_in.settings["SERVE_STOP_WITHIN_S"] = "0"
     stand_in.end(signal.SIGTERM)
     assert stand_in.processes() == {}
 
@@ -367,21 +352,9 @@ def test_one_that_is_killed_again_and_again_is_started_after_longer_and_longer_p
     wait_until(lambda: "again in 2 s" in stand_in.log, "a pause that grew")
     pauses = re.findall(r"supervisor was killed, status 137: starting it again in (\d+) s", stand_in.log)
     assert pauses == ["0", "1", "2"]
-    assert stand_in.is_healthy(), "the website answers meanwhile"
+    stand_in.wait_until_healthy()
     assert stand_in.end(signal.SIGTERM) == 0, "a stop ends a pause too"
     assert stand_in.processes() == {}
-
-
-@pytest.mark.parametrize(("role", "other"), [("web", "manage.py supervise"), ("supervise", "gunicorn")])
-def test_a_role_runs_its_half_alone(container: Container, role: str, other: str) -> None:
-    container.role = (role,)
-    container.start()
-    expected = {"web": "gunicorn", "supervise": "manage.py jobs"}[role]
-    wait_until(lambda: container.runs(expected), "it runs")
-    assert not container.runs(other)
-    assert (container.data / "db.sqlite3").exists(), "the database is prepared"
-    assert container.end(signal.SIGTERM) == 0, container.log
-    assert container.processes() == {}
 
 
 def test_any_other_word_is_a_command_of_manage_py(container: Container) -> None:

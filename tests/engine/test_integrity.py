@@ -68,11 +68,17 @@ def encoded(name: str, scene: Scene) -> tuple[tuple[bytes, ...], ...]:
 
 
 def frame_of(scene: Scene, index: int, pix_fmt: str) -> VideoFrame:
-    planes = np.full((scene.height * 3 // 2, scene.width), 128, np.uint8)
-    planes[: scene.height] = clip.picture(scene, index)
-    frame = VideoFrame.from_ndarray(planes, format="yuv420p").reformat(format=pix_fmt)
+    frame = VideoFrame.from_ndarray(planes_of(scene, index), format="yuv420p").reformat(format=pix_fmt)
     frame.pts = index
     return frame
+
+
+@cache
+def planes_of(scene: Scene, index: int) -> np.ndarray:
+    """All encodings are of the same pictures: to draw one takes as long as to encode it."""
+    planes = np.full((scene.height * 3 // 2, scene.width), 128, np.uint8)
+    planes[: scene.height] = clip.picture(scene, index)
+    return planes
 
 
 def codec_of(name: str) -> str:

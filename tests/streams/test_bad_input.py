@@ -209,12 +209,11 @@ def test_it_is_refused_with_a_sentence_and_nothing_is_written(client: Client, ba
         words = _words(response)
         assert bad.says in words
         assert words.rstrip().endswith(".")
+    assert_page_says_so(send(client, bad, BROWSER), bad)
     assert rows() == before
 
 
-@pytest.mark.parametrize("bad", TABLE, ids=[bad.id for bad in TABLE])
-def test_a_browser_gets_a_page_that_says_so(client: Client, bad: Bad) -> None:
-    response = send(client, bad, BROWSER)
+def assert_page_says_so(response: Response, bad: Bad) -> None:
     assert (response.status_code, response["Content-Type"]) == (bad.status, "text/html; charset=utf-8")
     assert "That did not work" in response.content.decode()
 
