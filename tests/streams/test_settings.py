@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import environment as test_environment
 from tests.streams.processes import ROOT, environment, python, settings_with
 
 KEY = "A" * 43 + "="  # 32 bytes in base64
@@ -194,6 +195,12 @@ def test_what_the_scripts_read_is_known_here() -> None:
 
 def test_each_variable_is_told_in_both_places_and_no_other_is() -> None:
     assert set(variables_read()) == set(EXAMPLE) == set(TABLE)
+
+
+def test_no_setting_of_whoever_runs_the_tests_reaches_them() -> None:
+    """A bucket or a database that is in use would lose what is in it."""
+    of_commands = {*OF_SCRIPTS, *(name for name in variables_read() if name.startswith("DJANGO_SUPERUSER"))}
+    assert set(variables_read()) - of_commands <= {*test_environment.OURS, *test_environment.OTHERS.split()}
 
 
 @pytest.mark.parametrize(("name", "default"), variables_read().items())
