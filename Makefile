@@ -5,7 +5,8 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 PYTHON ?=
-WORKERS ?= 4
+# More than cores: many tests wait for something.
+WORKERS ?= 6
 RECONNECTS ?= 300
 STORM_S ?= 180
 ARGS ?=
