@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -45,7 +46,7 @@ PORTS = range(20_000, 32_000)
 S = TypeVar("S", bound="Server")
 
 
-class Server:
+class Server(ABC):
     """Its port and its password stay the same while it is stopped and started."""
 
     kind: ClassVar[str]
@@ -124,12 +125,12 @@ class Server:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @abstractmethod
     def ask(self) -> None:
         """Raises an error of its library while it does not answer."""
-        raise NotImplementedError
 
-    def _command(self) -> Sequence[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _command(self) -> Sequence[str]: ...
 
     def _starts(self, limit_s: float) -> bool:
         """Whether it answers, in time and without having ended."""

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,12 +41,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Calls:
+class Calls(ABC):
     """What a client asks of a service at `url`."""
 
     @property
-    def url(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def url(self) -> str: ...
 
     def post(self, path: str, accept: str = "*/*", **fields: Any) -> requests.Response:
         return requests.post(self.url + path, data=fields, headers={"Accept": accept}, timeout=60)
