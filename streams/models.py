@@ -195,3 +195,16 @@ class Frame(models.Model):
 
     def __str__(self) -> str:
         return f"{self.capture} sample {self.number}"
+
+
+class Timeline(models.Model):
+    """How bright a capture was over its time: `streams.engine.timeline`, which reads and writes `data`.
+
+    Beside the capture, not in it: up to 40 kB, which no list needs.
+    """
+
+    capture = models.OneToOneField(Capture, models.CASCADE, primary_key=True, related_name="timeline")
+    data = models.TextField()
+
+    def __str__(self) -> str:
+        return f"{self.capture} timeline"

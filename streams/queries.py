@@ -7,7 +7,8 @@ from django.db.models.functions import RowNumber
 
 from . import claims
 from .claims import Candidate
-from .models import Capture, Frame, Host, Stream
+from .engine.timeline import Timeline as EngineTimeline
+from .models import Capture, Frame, Host, Stream, Timeline
 
 CAPTURE_STATES = {
     "in progress": Q(finished_at=None, stop_requested_at=None),
@@ -60,9 +61,24 @@ def capture_to_finish(capture_id: int) -> Capture | None:
 
 
 def capture_to_record(capture_id: int) -> Capture:
-    """With its stream and its saved frames: what a recorder begins with."""
+    """With its stream, its saved frames and its timeline: what a recorder begins with."""
     frames = Prefetch("frames", Frame.objects.only("capture_id", "number", "score"))
-    return Capture.objects.select_related("stream").prefetch_related(frames).get(pk=capture_id)
+    return Capture.objects.select_related("stream", "timeline").prefetch_related(frames).get(pk=capture_id)
+
+
+def saved_timeline(capture: Capture) -> str:
+    """As it was saved; empty if it was not."""
+    row: Timeline | None = getattr(capture, "timeline", None)  # reverse one-to-one: raises where there is none
+    return row.data if row else ""
+
+
+def timeline_of(capture: Capture) -> EngineTimeline | None:
+    """None: nothing of it was saved, or nothing that can be read."""
+    row = Timeline.objects.filter(capture=capture).first()
+    try:
+        return EngineTimeline.decode(row.data) if row else None
+    except ValueError:
+        return None
 
 
 def latest_capture(stream: Stream) -> Capture | None:

@@ -27,7 +27,7 @@ from .engine.resolver import resolve
 from .engine.session import Picture, Report, State
 from .engine.session import Status as EngineStatus
 from .fields import Sealed
-from .models import Capture, Ending, Frame, Host, Status, Stream
+from .models import Capture, Ending, Frame, Host, Status, Stream, Timeline
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,8 @@ def checkpoint(
     go last: at any instant each row has its whole file. Raises ClaimLost, and then leaves nothing behind; OSError
     when a file cannot be written.
     """
-    if not report.fresh and report.status == known:  # most often: one statement, no transaction
+    is_quiet = not report.fresh and not report.timeline and report.status == known
+    if is_quiet:  # most often: one statement, no transaction
         _save_counters(claim, base, report)
         return frozenset(number for number, _ in report.board) - later
     frames = _write_files(claim.capture_id, report.fresh)
@@ -245,6 +246,8 @@ def checkpoint(
         with transaction.atomic():
             _save_counters(claim, base, report)
             evicted = _save_frames(claim, report, frames, later) if frames else []
+            if report.timeline:
+                _save_timeline(claim, report.timeline)
             if report.status != known:
                 _save_status(claim, report.status)
             is_committing = True
@@ -401,6 +404,11 @@ def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
         fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
     if not claim.rows().update(**fields):
         raise ClaimLost
+
+
+def _save_timeline(claim: Claim, data: str) -> None:
+    row = Timeline(capture_id=claim.capture_id, data=data)
+    Timeline.objects.bulk_create([row], update_conflicts=True, update_fields=["data"], unique_fields=["capture"])
 
 
 def _save_frames(claim: Claim, report: Report, frames: list[Frame], later: frozenset[int]) -> list[Frame]:

@@ -277,7 +277,7 @@ class Supervisor:
         if recorder.is_storage_full:
             recorder.is_storage_full = False
             _log(recorder, logging.INFO, "checkpoint worked again")
-        recorder.last = None if report.fresh else report
+        recorder.last = None if report.fresh else replace(report, timeline="")
         self._note_status(recorder, report.status)
         return True
 
@@ -405,9 +405,10 @@ class Supervisor:
             return
         settings = Settings(stream.address, capture.interval_s, capture.count, capture.transport)
         board = tuple((frame.number, frame.score) for frame in capture.frames.all())
+        seed = Seed(capture.samples, board, services.saved_status(stream), queries.saved_timeline(capture))
         now_s = time.monotonic()
         recorder = _Recorder(
-            process=RecorderProcess(settings, Seed(capture.samples, board, services.saved_status(stream))),
+            process=RecorderProcess(settings, seed),
             claim=self._claim(row),
             name=stream.name,
             base=services.Totals.of(capture),
@@ -439,7 +440,8 @@ def _parts(report: Report) -> Iterator[tuple[Report, frozenset[int]]]:
     """The report with a few fresh pictures at a time, best first, and the numbers of those that are still to come."""
     for begin in range(0, max(1, len(report.fresh)), FRESH):
         later = frozenset(picture.number for picture in report.fresh[begin + FRESH :])
-        yield replace(report, fresh=report.fresh[begin : begin + FRESH]), later
+        timeline = "" if later else report.timeline
+        yield replace(report, fresh=report.fresh[begin : begin + FRESH], timeline=timeline), later
 
 
 def _may_be_asked(recorder: _Recorder) -> bool:

@@ -19,6 +19,7 @@ from .notices import Notice
 from .sampler import Counts, Sample, Sampler
 from .scoring import brightness, fingerprint
 from .sheet import encode_frame
+from .timeline import Timeline
 
 # The feed keeps its own limits (rtsp.py, feed.py). These are for a thread that hangs inside C code all the same.
 OPEN_S = 30.0
@@ -28,6 +29,9 @@ CLOSE_S = 5.0
 FRAME_S = 30.0
 # The same as long as no key frame has come: smart codecs send one in 48 s (1200 pictures) at the worst.
 KEY_FRAME_S = 120.0
+# The timeline is said again when it has grown by a sixth, within these limits: somebody may watch the first minute.
+TIMELINE_S = (2.0, 10.0)
+TIMELINE_GROWTH = 1 / 6
 # Samples whose lateness is remembered.
 REMEMBERED = 1000
 OTHER = {"tcp": "udp", "udp": "tcp"}
@@ -68,11 +72,13 @@ class Seed:
     """What earlier recorders of the capture saved: (number, score) of each frame, and the last sample's number.
 
     `status`: where the last one stood. If it waited to connect again, this one waits for as long as was left.
+    `timeline`: of the capture, as `Timeline.encode` has it; empty: none was saved.
     """
 
     samples: int = 0
     board: tuple[tuple[int, float], ...] = ()
     status: Status = Status()
+    timeline: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,8 @@ class Report:
     board: tuple[tuple[int, float], ...]
     fresh: tuple[Picture, ...]
     is_final: bool = False
+    timeline: str = ""
+    """As `Timeline.encode` has it; empty: it is not due."""
 
 
 class Session:
@@ -153,6 +161,9 @@ class Session:
         self._last_sample_at: float | None = None
         self._healthy_since_s: float | None = None
         self._deadline: tuple[float, type[CaptureError]] | None = None
+        self._timeline = _timeline_of(seed, settings.interval_s, self._clock.now())
+        self._told_events = self._timeline.events
+        self._began_s = self._told_timeline_s = self._clock.monotonic()
 
     def run(self) -> None:
         """Capture until `stop` is set or an error comes that is never to be retried."""
@@ -184,7 +195,17 @@ class Session:
                 board=tuple((number, score) for number, score, _ in ranking),
                 fresh=tuple(picture for _, _, picture in ranking if picture),
                 is_final=is_final,
+                timeline=self._timeline.encode() if self._is_timeline_due() or is_final else "",
             )
+
+    def _is_timeline_due(self) -> bool:
+        now_s = self._clock.monotonic()
+        least_s, most_s = TIMELINE_S
+        wait_s = min(max(least_s, TIMELINE_GROWTH * (now_s - self._began_s)), most_s)
+        if now_s - self._told_timeline_s < wait_s or self._timeline.events == self._told_events:
+            return False
+        self._told_timeline_s, self._told_events = now_s, self._timeline.events
+        return True
 
     def mark_saved(self, numbers: frozenset[int]) -> None:
         """These pictures lie safe elsewhere: keep their places, forget their bytes."""
@@ -209,13 +230,18 @@ class Session:
         self._expect(OPEN_S, errors.ConnectTimeout)
         try:
             with self._open(self.settings.address, self._transport, self.stop) as feed:
-                self._connections += 1
+                self._note_connection()
                 try:
                     self._sample(feed)
                 finally:
                     self._expect(CLOSE_S, errors.Closed)
         finally:
             self._deadline = None
+
+    def _note_connection(self) -> None:
+        with self._lock:
+            self._connections += 1
+            self._timeline.note_connection(self._clock.now())
 
     def _sample(self, feed: Feed) -> None:
         sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
@@ -264,6 +290,7 @@ class Session:
             self._repeated += is_copy
             self._last_sample_at = sample.arrived_at
             self._late_s.append(max(0.0, sample.stream_s - sample.due_s))
+            self._timeline.note_sample(sample.arrived_at, score)
             if picture and self._board.offer(number, score, picture):
                 self._copies.enter(number, score, print_of_it)
                 self._copies.keep(number for number, _, _ in self._board.ranking())
@@ -289,7 +316,10 @@ class Session:
         since_s = self._healthy_since_s
         healthy_s = 0.0 if since_s is None else self._clock.monotonic() - since_s
         wait_s = self._backoff.after(error.retry, healthy_s)
-        next_at = self._clock.now() + wait_s
+        now = self._clock.now()
+        next_at = now + wait_s
+        with self._lock:
+            self._timeline.note_error(now, error.code)
         self._set(Status(State.RECONNECTING, error.code, str(error), self._backoff.attempt, next_at))
         self._clock.wait(self.stop, wait_s)
 
@@ -332,6 +362,14 @@ class Session:
             late_p50_s=_quantile(self._late_s, 0.5),
             late_p95_s=_quantile(self._late_s, 0.95),
         )
+
+
+def _timeline_of(seed: Seed, interval_s: float, now: float) -> Timeline:
+    """Where earlier recorders left it; a new one if they left none that can be read."""
+    try:
+        return Timeline.decode(seed.timeline)
+    except ValueError:
+        return Timeline.of_interval(now, interval_s)
 
 
 def _quantile(values: Collection[float], share: float) -> float | None:

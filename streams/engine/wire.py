@@ -12,6 +12,7 @@ from typing import Any
 from .feed import Video
 from .notices import Notice
 from .session import Counters, Picture, Report, State, Status
+from .timeline import Timeline
 
 _LENGTHS = struct.Struct("!II")  # bytes of JSON, bytes of pictures
 MAX_MESSAGE_BYTES = 1 << 28  # a hundred frames of 2.5 MB
@@ -129,7 +130,15 @@ def _report(head: dict[str, Any], blob: bytes) -> Report:
         board=tuple((_whole(number), _real(score)) for number, score in head["board"]),
         fresh=tuple(fresh),
         is_final=bool(head["is_final"]),
+        timeline=_timeline(head["timeline"]),
     )
+
+
+def _timeline(text: Any) -> str:
+    """As it came, once it is known that it can be read."""
+    if text != "":
+        Timeline.decode(text)
+    return str(text)
 
 
 def _status(fields: dict[str, Any]) -> Status:

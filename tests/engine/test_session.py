@@ -1,6 +1,7 @@
 """A capture from its first connection to its end, with real clips and a clock that waits in no time."""
 
 import hashlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from streams.engine.session import (
     FRAME_S,
     OPEN_S,
     PACKET_S,
+    TIMELINE_S,
     Counters,
     Report,
     Seed,
@@ -27,6 +29,7 @@ from streams.engine.session import (
     Status,
 )
 from streams.engine.sheet import decode_jpeg
+from streams.engine.timeline import Timeline
 from tests.camera.clip import Scene
 from tests.camera.mark import read_mark
 from tests.camera.viewer import wait_until
@@ -394,6 +397,63 @@ def test_what_was_saved_and_then_beaten_does_not_come_back() -> None:
     session = play(clip(None, SCENE), count=1).session
     session.mark_saved(frozenset({1}))
     assert [picture.number for picture in session.report().fresh] == [2]
+
+
+# --- its timeline ---
+
+
+def test_the_timeline_has_every_sample_each_connection_and_what_went_wrong() -> None:
+    clock = FakeClock()
+    report = play(clip(clock, SCENE), errors.NotFound(), clip(clock, SCENE), clock=clock).session.report(
+        is_final=True
+    )
+    timeline = Timeline.decode(report.timeline)
+    buckets = [bucket for _, bucket in timeline]
+    scores = [bucket.high for bucket in buckets if bucket.samples]
+    assert scores == pytest.approx([*PLAN, *PLAN], abs=1)
+    assert sum(bucket.connections for bucket in buckets) == report.counters.connections == 2
+    assert [bucket.error_code for bucket in buckets if bucket.error_code] == [
+        "closed",
+        "not_found",
+        "closed",
+        "unreachable",
+    ]
+    captured = sorted(picture.captured_at for picture in report.fresh)
+    assert min(abs(at - captured[0]) for at, bucket in timeline if bucket.samples) < timeline.width_s
+
+
+def test_a_timeline_goes_on_from_recorder_to_recorder() -> None:
+    before = play(clip(None, SCENE)).session.report(is_final=True).timeline
+    after = Timeline.decode(
+        play(clip(None, SCENE), seed=Seed(timeline=before)).session.report(is_final=True).timeline
+    )
+    assert after.samples == 12
+    assert after.began_at == Timeline.decode(before).began_at
+
+
+@pytest.mark.parametrize("saved", ["", "{", "[]"])
+def test_a_timeline_that_cannot_be_read_is_begun_anew(saved: str) -> None:
+    report = play(clip(None, SCENE), seed=Seed(timeline=saved)).session.report(is_final=True)
+    assert Timeline.decode(report.timeline).samples == 6
+
+
+def test_a_timeline_is_said_more_rarely_as_it_grows_and_not_without_news() -> None:
+    clock = FakeClock()
+    stage = play(clip(clock, SCENE), clock=clock)
+    session, said_s = stage.session, []
+    for second in range(120):
+        clock.passed_s = float(second)
+        session._timeline.note_sample(WALL_S + second, 50.0)
+        if session.report().timeline:
+            said_s.append(second)
+    waits = [later - earlier for earlier, later in itertools.pairwise(said_s)]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == TIMELINE_S
+    clock.passed_s = 200.0
+    assert Timeline.decode(session.report().timeline).samples == 6 + 120
+    clock.passed_s = 300.0
+    assert session.report().timeline == ""
+    assert session.report(is_final=True).timeline != ""
 
 
 # --- leaving ---

@@ -27,7 +27,7 @@ from streams.engine.wire import (
     encode,
 )
 
-from .builders import a_picture, a_report
+from .builders import a_picture, a_report, a_timeline
 
 NUMBERS = st.integers(0, MAX_WHOLE - 1)
 FLOATS = st.floats(-MAX_REAL, MAX_REAL, exclude_min=True, exclude_max=True)
@@ -51,6 +51,7 @@ REPORTS = st.builds(
     board=st.lists(st.tuples(NUMBERS, FLOATS), max_size=9).map(tuple),
     fresh=st.lists(PICTURES, max_size=4).map(tuple),
     is_final=st.booleans(),
+    timeline=st.just("") | st.builds(a_timeline, st.lists(FLOATS, max_size=3)),
 )
 MESSAGES = st.builds(Pull, SAVED) | st.builds(Leave, SAVED) | st.just(Changed()) | REPORTS
 JSON = st.recursive(
@@ -58,6 +59,13 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
+
+
+@pytest.mark.parametrize("forged", [None, 7, [], "x", "{}", "[" * 100_000, '{"began_at":0,"width_s":0,"buckets":[]}'])
+def test_a_timeline_that_cannot_be_read_is_no_report(forged: Any) -> None:
+    head, blob = report_as_json()
+    with pytest.raises(BadMessage):
+        said({**head, "timeline": forged}, blob)
 
 
 def framed(head: bytes, blob: bytes = b"") -> bytes:

@@ -19,14 +19,15 @@ from django.db.models.fields.files import FieldFile
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from streams import claims, services
+from streams import claims, queries, services
 from streams.claims import Candidate, Claim, ClaimLost
 from streams.engine import sheet
 from streams.engine.errors import AddressRefused
 from streams.engine.notices import Notice
 from streams.engine.session import Counters, State, Status
-from streams.models import Capture, Frame, Host, Stream
+from streams.models import Capture, Frame, Host, Stream, Timeline
 from streams.services import Totals
+from tests.engine.builders import a_timeline
 from tests.streams.builders import (
     NOON,
     SECRET,
@@ -122,6 +123,38 @@ def test_a_report_without_a_sample_keeps_the_time_of_the_last_one() -> None:
     capture.refresh_from_db()
     assert capture.last_sample_at is not None
     assert capture.last_sample_at.timestamp() == NOON
+
+
+def test_a_timeline_is_saved_replaced_and_given_to_the_next_recorder() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    first, second = a_timeline([1.0]), a_timeline([1.0, 2.0])
+    services.checkpoint(claim, Totals(), replace(make_report(make_picture(1)), timeline=first))
+    assert queries.saved_timeline(queries.capture_to_record(capture.pk)) == first
+    known = make_report().status
+    services.checkpoint(claim, Totals(), replace(make_report(kept=((1, 100.0),)), timeline=second), known)
+    services.checkpoint(claim, Totals(), make_report(kept=((1, 100.0),)), known)
+    assert queries.saved_timeline(queries.capture_to_record(capture.pk)) == second
+    timeline = queries.timeline_of(capture)
+    assert timeline is not None
+    assert timeline.samples == 2
+
+
+def test_a_capture_without_a_timeline_or_with_a_broken_one_has_none() -> None:
+    capture = make_capture()
+    assert queries.saved_timeline(queries.capture_to_record(capture.pk)) == ""
+    assert queries.timeline_of(capture) is None
+    Timeline.objects.create(capture=capture, data="{")
+    assert queries.timeline_of(capture) is None
+
+
+def test_who_lost_the_claim_saves_no_timeline() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    steal(capture.pk)
+    with pytest.raises(ClaimLost):
+        services.checkpoint(claim, Totals(), replace(make_report(), timeline=a_timeline()), make_report().status)
+    assert queries.timeline_of(capture) is None
 
 
 def test_what_left_the_leaderboard_leaves_no_row_and_no_file(media: Path) -> None:

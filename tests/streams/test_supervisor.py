@@ -21,7 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from streams import claims, services, supervisor
+from streams import claims, queries, services, supervisor
 from streams.claims import CLAIM_S
 from streams.cluster import Cluster
 from streams.engine import sheet
@@ -279,6 +279,7 @@ def test_a_recorder_that_is_killed_is_told_and_replaced_and_its_leaderboard_of_t
 ) -> None:
     capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
     run(north, lambda: [round(score, -1) for _, score in frames_of(capture)] == [200, 200, 200])
+    run(north, lambda: connections_in_timeline(capture) == 1)
     board, samples, (pid,) = frames_of(capture), Capture.objects.get().samples, pids(north)
     os.kill(pid, signal.SIGKILL)
     run(north, lambda: Stream.objects.get().error_code == "recorder_died")
@@ -289,6 +290,11 @@ def test_a_recorder_that_is_killed_is_told_and_replaced_and_its_leaderboard_of_t
     assert min(score for _, score in frames_of(capture)) >= min(score for _, score in board)
     assert len(frames_of(capture)) == 3
     assert frame_files(capture) == files(media)
+    run(north, lambda: connections_in_timeline(capture) == 2)
+
+
+def connections_in_timeline(capture: Capture) -> int:
+    return sum(bucket.connections for _, bucket in queries.timeline_of(capture) or ())
 
 
 def test_a_recorder_that_hangs_is_replaced(
@@ -930,11 +936,14 @@ def test_many_pictures_are_saved_a_few_at_a_time_with_heartbeats_between(
     refusing.refused = f"frames/{capture.pk}/"
     run(north, lambda: Capture.objects.get().samples > 9)
     saved: list[int] = []
+    timelines: list[int] = []
+    """To how many fresh pictures the timeline came."""
     beats: list[int] = []
     checkpoint, heartbeat = services.checkpoint, claims.heartbeat
 
     def note(claim: claims.Claim, base: services.Totals, report: Report, *more: Any) -> frozenset[int]:
         saved.append(len(report.fresh))
+        timelines.extend([len(report.fresh)] if report.timeline else [])
         return checkpoint(claim, base, report, *more)
 
     def beat(host: Host, unsaved_s: float) -> None:
@@ -947,4 +956,6 @@ def test_many_pictures_are_saved_a_few_at_a_time_with_heartbeats_between(
     refusing.refused = ""
     run(north, lambda: capture.frames.count() == 7)
     assert max(saved) == 2
+    run(north, lambda: timelines)
+    assert set(timelines) <= {0, 1}  # with the last part
     assert set(range(1, 4)) <= set(beats)
