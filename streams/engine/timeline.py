@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 MAX_BUCKETS = 600
-# Four to an interval: a sample that comes a little early or late still has a bucket of its own.
-BUCKETS_PER_INTERVAL = 4
-MIN_WIDTH_S = 0.05
+# A sample that comes a little early or late still has a bucket of its own, and is drawn where it was chosen.
+BUCKETS_PER_INTERVAL = 32
+MIN_WIDTH_S = 0.01
 # 600 buckets with an error in each are 40 kB.
 MAX_BYTES = 200_000
 MAX_AT = 1e11  # seconds since 1970 that a datetime holds

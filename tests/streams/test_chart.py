@@ -62,7 +62,7 @@ def test_there_is_nothing_to_draw_without_samples_and_frames() -> None:
 
 def test_every_sample_is_on_the_line_at_its_time_and_height() -> None:
     [points] = places(drawn(a_timeline(MINUTE)).line)
-    assert [x for x, _ in points] == pytest.approx([1000 * (n + 0.125) / 60 for n in range(60)], abs=0.1)
+    assert [x for x, _ in points] == pytest.approx([1000 * (n + 1 / 64) / 60 for n in range(60)], abs=0.1)
     heights = [y for _, y in points]
     assert heights == sorted(heights, reverse=True)
     assert all(0 < y < HEIGHT_PX for y in heights)
@@ -75,7 +75,7 @@ def test_a_frame_lies_on_the_line_where_it_was_chosen() -> None:
     [points] = places(found.line)
     assert [dot.is_best for dot in found.frames] == [False, True]
     for dot, (x, y) in zip(found.frames, points[-2:], strict=True):
-        assert (10 * dot.x_percent, dot.y_px) == pytest.approx((x, y), abs=2.5)
+        assert (10 * dot.x_percent, dot.y_px) == pytest.approx((x, y), abs=0.5)
     assert found.frames[-1].words == "Rank 1: 159.0 at 14:14:19"
 
 
