@@ -132,6 +132,9 @@ def test_an_hour_is_a_band_between_darkest_and_brightest() -> None:
     [line], [band] = places(found.line), places(found.band)
     assert {y for _, y in line} == {min(y for _, y in band)}
     assert {y for _, y in band} == {min(y for _, y in band), max(y for _, y in band)}
+    ways = [x for x, _ in band]
+    there, back = ways[: len(line)], ways[len(line) :]
+    assert there == [x for x, _ in line] == back[::-1]
     assert found.gaps == ()
     assert found.summary.startswith("Brightness of 3600 samples, from 40 to 200 of 255.")
 
@@ -149,6 +152,9 @@ def test_there_are_a_few_hours_below_whatever_it_lasted(lasted_s: float) -> None
     assert len(found.hours) >= 2 or lasted_s < 2
     assert all(0 <= tick.x_percent <= 100 for tick in found.hours)
     assert len({tick.words for tick in found.hours}) == len(found.hours)
+    assert all(tick.is_first or tick.x_percent > 5 for tick in found.hours)
+    assert all(tick.is_last or tick.x_percent < 95 for tick in found.hours)
+    assert not any(tick.is_first or tick.is_last for tick in found.hours if 10 < tick.x_percent < 90)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.0, 255.0), (255.0, 255.0), (100.0, 100.4), (17.0, 40.0)])
@@ -169,6 +175,16 @@ def test_of_a_thousand_gaps_the_longest_are_told() -> None:
     found = drawn(timeline, lasted_s=600.0)
     assert len(found.gaps) > len(found.told) == GAPS_TOLD
     assert any("to 14:18:25" in gap.words for gap in found.told)
+    html = render_to_string("streams/_timeline.html", {"chart": found})
+    assert html.count("<li>No sample from") == GAPS_TOLD
+    assert html.count("<title>No sample from") == len(found.gaps)
+    assert "The longest gaps" in html
+
+
+def test_a_gap_that_nobody_would_see_is_not_drawn() -> None:
+    found = drawn(a_timeline({0.0: 1.0, 1.0: 1.0, 9.0: 1.0, 86_000.0: 1.0}), lasted_s=86_000.0)
+    assert [gap.words for gap in found.gaps] == ["No sample from 14:13 to 14:06"]
+    assert len(places(found.line)) == 1
 
 
 def test_the_picture_is_one_image_that_says_what_it_shows() -> None:
