@@ -20,6 +20,8 @@ GAP_INTERVALS = 3.0
 # A gap that nobody would see is not drawn.
 MIN_GAP_PERCENT = 0.15
 GAPS_TOLD = 20
+# What was sampled a moment ago may not be saved yet.
+CHECKPOINT_S = 5.0
 # A feed whose brightness hardly changes is not blown up into mountains.
 MIN_RANGE = 10.0
 _TICKS = 4
@@ -87,12 +89,13 @@ def chart(capture: Capture, frames: Sequence[Frame], timeline: Timeline | None, 
     points, after = _points(timeline)
     if not points and not frames:
         return None
-    ends_at = _ends_at(capture, points, frames, now)
-    begins_at = min(capture.started_at.timestamp(), *_moments(points, frames))
-    plot = _Plot(begins_at, max(ends_at, begins_at + capture.interval_s), *_levels(points, frames))
     longest_s = _longest_s(capture, timeline)
+    moments = _moments(capture, points, frames)
+    begins_at = min(moments)
+    ends_at = _ends_at(capture, max(moments), longest_s, now)
+    plot = _Plot(begins_at, max(ends_at, begins_at + capture.interval_s), *_levels(points, frames))
     runs = _runs(points, longest_s)
-    gaps = _gaps(plot, points, after, longest_s)
+    gaps = _gaps(plot, points, max(moments), after, longest_s)
     reconnects = _reconnects(plot, timeline)
     return Chart(
         band="".join(_band(plot, run) for run in runs if len(run) > 1),
@@ -122,13 +125,21 @@ def _points(timeline: Timeline | None) -> tuple[list[_Point], Bucket]:
     return points, before
 
 
-def _moments(points: Sequence[_Point], frames: Sequence[Frame]) -> list[float]:
-    return [point.at for point in points] + [frame.captured_at.timestamp() for frame in frames]
+def _moments(capture: Capture, points: Sequence[_Point], frames: Sequence[Frame]) -> list[float]:
+    """When it began, and when there were samples: the timeline is saved more rarely than the rest."""
+    sampled = [point.at for point in points] + [frame.captured_at.timestamp() for frame in frames]
+    if capture.last_sample_at:
+        sampled.append(capture.last_sample_at.timestamp())
+    return [capture.started_at.timestamp(), *sampled]
 
 
-def _ends_at(capture: Capture, points: Sequence[_Point], frames: Sequence[Frame], now: datetime) -> float:
-    over = capture.stop_requested_at or capture.finished_at or now
-    return max(over.timestamp(), *_moments(points, frames))
+def _ends_at(capture: Capture, last_at: float, longest_s: float, now: datetime) -> float:
+    """Of a capture in progress: its last sample, unless that is so long ago that it tells something."""
+    over = capture.stop_requested_at or capture.finished_at
+    if over is None:
+        is_silent = now.timestamp() - last_at > longest_s + CHECKPOINT_S
+        return now.timestamp() if is_silent else last_at
+    return max(over.timestamp(), last_at)
 
 
 def _levels(points: Sequence[_Point], frames: Sequence[Frame]) -> tuple[float, float]:
@@ -155,12 +166,14 @@ def _runs(points: Sequence[_Point], longest_s: float) -> list[list[_Point]]:
     return runs
 
 
-def _gaps(plot: "_Plot", points: Sequence[_Point], after: Bucket, longest_s: float) -> tuple[Gap, ...]:
-    begins = [plot.begins_at, *(point.at for point in points)]
-    ends = [*(point.at for point in points), plot.ends_at]
-    between = [*(point.before for point in points), after]
+def _gaps(
+    plot: "_Plot", points: Sequence[_Point], last_at: float, after: Bucket, longest_s: float
+) -> tuple[Gap, ...]:
     if not points:
         return ()
+    begins = [plot.begins_at, *(point.at for point in points[:-1]), last_at]
+    ends = [*(point.at for point in points), plot.ends_at]
+    between = [*(point.before for point in points), after]
     found = [
         _gap(plot, begin, end, happened)
         for begin, end, happened in zip(begins, ends, between, strict=True)

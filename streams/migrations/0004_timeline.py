@@ -5,17 +5,25 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('streams', '0003_host_steady'),
+        ("streams", "0003_host_steady"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Timeline',
+            name="Timeline",
             fields=[
-                ('capture', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='timeline', serialize=False, to='streams.capture')),
-                ('data', models.TextField()),
+                (
+                    "capture",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="timeline",
+                        serialize=False,
+                        to="streams.capture",
+                    ),
+                ),
+                ("data", models.TextField()),
             ],
         ),
     ]

@@ -16,9 +16,18 @@ from tests.streams.html import read
 MOMENT = datetime.fromtimestamp(NOON, UTC)  # 14:13:20
 
 
-def a_capture(lasted_s: float | None = None, interval_s: float = 1.0) -> Capture:
-    over = None if lasted_s is None else MOMENT + timedelta(seconds=lasted_s)
-    return Capture(started_at=MOMENT, stop_requested_at=over, finished_at=over, interval_s=interval_s)
+def a_capture(lasted_s: float | None = None, interval_s: float = 1.0, last_sample_s: float | None = None) -> Capture:
+    return Capture(
+        started_at=MOMENT,
+        stop_requested_at=later(lasted_s),
+        finished_at=later(lasted_s),
+        interval_s=interval_s,
+        last_sample_at=later(last_sample_s),
+    )
+
+
+def later(seconds: float | None) -> datetime | None:
+    return None if seconds is None else MOMENT + timedelta(seconds=seconds)
 
 
 def a_frame(later_s: float, score: float) -> Frame:
@@ -118,6 +127,19 @@ def test_what_came_before_the_first_sample_and_after_the_last_is_a_gap_too(
 def test_a_capture_in_progress_ends_where_the_newest_frame_is() -> None:
     found = drawn(a_timeline(MINUTE), a_frame(64.0, 120.0), lasted_s=None, now_s=60.0)
     assert found.frames[0].x_percent == 100.0
+
+
+def test_what_is_not_told_yet_is_no_gap() -> None:
+    """The timeline is saved every ten seconds, the counts every two."""
+    running = a_capture(last_sample_s=69.0)
+    found = chart(running, [], a_timeline(MINUTE), MOMENT + timedelta(seconds=71))
+    assert found is not None
+    assert found.gaps == ()
+    assert places(found.line)[0][-1][0] == pytest.approx(1000 * 59 / 69, abs=1)
+    silent = chart(running, [], a_timeline(MINUTE), MOMENT + timedelta(seconds=90))
+    assert silent is not None
+    [gap] = silent.gaps
+    assert (gap.x_percent, gap.width_percent) == pytest.approx((100 * 69 / 90, 100 * 21 / 90), abs=0.01)
 
 
 def test_a_sample_between_two_gaps_is_a_dot() -> None:
