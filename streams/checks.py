@@ -9,11 +9,14 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
+# For commands that serve no page: to check those as well takes what serves them, half a second of it.
+TAG = "streams"
+
 # From the end of the last job before it to its acknowledgement, on a slow database.
 ACKNOWLEDGED_S = 10
 
 
-@register
+@register(TAG)
 def check_jobs(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
     """Q_CLUSTER against what django-q2 was seen to do with other numbers."""
     return list(_wrong_jobs(settings.Q_CLUSTER))

@@ -18,7 +18,7 @@ from .engine.backoff import HEALTHY_S, Backoff
 from .engine.errors import CaptureError, CredentialsSealed, Retry
 from .engine.notices import Notice
 from .engine.recorder import RecorderProcess
-from .engine.session import Report, Seed, Settings, State, Status
+from .engine.report import Report, Seed, Settings, State, Status
 from .engine.wire import Changed
 from .fields import Sealed
 from .models import Host

@@ -55,13 +55,6 @@ class Packet:
     """Monotonic clock, seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Video:
-    codec: str
-    width: int
-    height: int
-
-
 class Feed(Protocol):
     codec: str
     """libav's name."""

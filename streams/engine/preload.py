@@ -2,9 +2,9 @@
 
 import gc
 
-from . import recorder
+from . import recording
 
-__all__ = ["recorder"]
+__all__ = ["recording"]
 
 # A collection writes into the head of each object it looks at, which makes a page of each recorder's own of every
 # page that it shares: without this a recorder holds 4 MB more.

@@ -8,7 +8,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-from .sheet import to_bgr
+from .conversion import to_bgr
 
 LIMITED_BLACK, LIMITED_WHITE = 16, 235  # ITU-R BT.709 section 3.7, for 8 bits
 LIMITED_CHROMA = 224

@@ -3,22 +3,20 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from enum import StrEnum
 
 from . import errors
-from .address import Address
 from .backoff import Backoff, longest_wait_s
 from .clock import Clock, Stop, Stopped, SystemClock
+from .conversion import encode_frame
 from .copies import Copies
 from .errors import CaptureError, Retry, TransportRefused
-from .feed import Feed, Opener, Packet, Video, open_feed
+from .feed import Feed, Opener, Packet, open_feed
 from .integrity import are_whole
 from .leaderboard import Leaderboard
 from .notices import Notice
+from .report import Counters, Picture, Report, Seed, Settings, State, Status, Video
 from .sampler import Counts, Sample, Sampler
 from .scoring import brightness, fingerprint
-from .sheet import encode_frame
 from .timeline import Timeline
 
 # The feed keeps its own limits (rtsp.py, feed.py). These are for a thread that hangs inside C code all the same.
@@ -35,93 +33,6 @@ TIMELINE_GROWTH = 1 / 6
 # Samples whose lateness is remembered.
 REMEMBERED = 1000
 OTHER = {"tcp": "udp", "udp": "tcp"}
-
-
-class State(StrEnum):
-    CONNECTING = "connecting"
-    CAPTURING = "capturing"
-    RECONNECTING = "reconnecting"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What to capture. `interval_s` seconds between samples, `count` places on the leaderboard."""
-
-    address: Address
-    interval_s: float
-    count: int
-    transport: str = "tcp"
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where the capture stands. `next_attempt_at` is wall-clock time, seconds since 1970 UTC."""
-
-    state: State = State.CONNECTING
-    error_code: str = ""
-    error_text: str = ""
-    attempt: int = 0
-    next_attempt_at: float | None = None
-    video: Video | None = None
-    notices: tuple[Notice, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Seed:
-    """What earlier recorders of the capture saved: (number, score) of each frame, and the last sample's number.
-
-    `status`: where the last one stood. If it waited to connect again, this one waits for as long as was left.
-    `timeline`: of the capture, as `Timeline.encode` has it; empty: none was saved.
-    """
-
-    samples: int = 0
-    board: tuple[tuple[int, float], ...] = ()
-    status: Status = Status()
-    timeline: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Of this recorder alone, not of its forerunners.
-
-    `rejected`: pictures that loss or damage made unfit; `repeated`: samples that were copies of another one.
-    `late_p50_s`, `late_p95_s`: stream time from the due time to the sample, of the latest thousand.
-    """
-
-    samples: int = 0
-    missed: int = 0
-    rejected: int = 0
-    repeated: int = 0
-    connections: int = 0
-    last_sample_at: float | None = None
-    late_p50_s: float | None = None
-    late_p95_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A sample on the leaderboard. `captured_at`: arrival, seconds since 1970 UTC."""
-
-    number: int
-    score: float
-    captured_at: float
-    width: int
-    height: int
-    jpeg: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All that a supervisor needs to save: `board` is the whole leaderboard, `fresh` what of it was not saved yet."""
-
-    status: Status
-    counters: Counters
-    board: tuple[tuple[int, float], ...]
-    fresh: tuple[Picture, ...]
-    is_final: bool = False
-    timeline: str = ""
-    """As `Timeline.encode` has it; empty: it is not due."""
 
 
 class Session:

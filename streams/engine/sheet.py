@@ -1,20 +1,16 @@
-"""Pictures: one frame as JPEG, and the grid made of a capture's frames. With OpenCV."""
+"""Pictures: as JPEG, and the grid made of a capture's frames. With OpenCV."""
 
 import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 
 FRAME_QUALITY = 92  # JPEG; 1080p surveillance pictures come to 150 to 500 kB
 GRID_QUALITY = 88
-EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-BT601 = frozenset({2, 4, 5, 6})  # ISO/IEC 23091-2 numbers: unspecified, and three names of it
 MAX_CELL_WIDTH_PX = 640
 MAX_CELL_HEIGHT_PX = 640
 GAP_PX = 8
@@ -23,23 +19,6 @@ BACKGROUND_BGR = (24, 20, 18)
 
 class UnreadablePicture(ValueError):
     """Bytes that are no picture OpenCV can read."""
-
-
-def encode_frame(frame: VideoFrame) -> bytes:
-    """One decoded frame as JPEG, converted with the frame's own matrix and range (BT.601 where it names none)."""
-    return encode_jpeg(to_bgr(frame), FRAME_QUALITY)
-
-
-def to_bgr(frame: VideoFrame) -> Picture:
-    """(height, width, 3) uint8 BGR, by the frame's own matrix and range (BT.601 where it names none); right within a
-    level in the mean. swscale's default is 1 to 1.5 levels too dark, and its exact way takes 11 ms for 1080p: what
-    most cameras send OpenCV converts as exactly in 2 ms.
-    """
-    is_even = frame.width % 2 == frame.height % 2 == 0
-    is_usual = frame.format.name == "yuv420p" and frame.color_range != ColorRange.JPEG
-    if is_even and is_usual and int(frame.colorspace) in BT601:
-        return np.asarray(cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2BGR_I420), np.uint8)
-    return np.asarray(frame.reformat(format="bgr24", interpolation=EXACT, threads=1).to_ndarray(), np.uint8)
 
 
 def encode_jpeg(picture: Picture, quality: int) -> bytes:

@@ -10,7 +10,7 @@ from .backoff import HEALTHY_S, Backoff
 from .clock import Stop
 from .errors import RecorderDied, Retry
 from .recorder import LEAVE_S, RecorderProcess
-from .session import Counters, Picture, Report, Seed, Settings, State, Status
+from .report import Counters, Picture, Report, Seed, Settings, State, Status
 from .wire import Changed, Message
 
 LOOK_S = 0.25
@@ -79,7 +79,7 @@ class Solo:
         if self._process is None:
             self._start_when_due(stop, within_s)
             return
-        select.select([self._process, stop], [], [], within_s)
+        select.select([self._process.fileno(), stop.fileno()], [], [], within_s)
         messages = self._receive(self._process)
         if self._is_final or self._is_dead(self._process):
             self._bury()
@@ -93,7 +93,7 @@ class Solo:
         limit_s = time.monotonic() + LEAVE_GRACE_S
         self._process.leave(frozenset(self._pictures))
         while self._process.is_alive and not self._is_final and time.monotonic() < limit_s:
-            select.select([self._process], [], [], LOOK_S)
+            select.select([self._process.fileno()], [], [], LOOK_S)
             self._receive(self._process)
         self._end()
 

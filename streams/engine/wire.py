@@ -9,9 +9,8 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .feed import Video
 from .notices import Notice
-from .session import Counters, Picture, Report, State, Status
+from .report import Counters, Picture, Report, State, Status, Video
 from .timeline import Timeline
 
 _LENGTHS = struct.Struct("!II")  # bytes of JSON, bytes of pictures

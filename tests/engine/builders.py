@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from streams.engine.address import Address, parse
-from streams.engine.feed import Video
-from streams.engine.session import Counters, Picture, Report, Settings, State, Status
+from streams.engine.report import Counters, Picture, Report, Settings, State, Status, Video
 from streams.engine.timeline import Timeline
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from streams.engine.address import parse
 from streams.engine.backoff import Backoff
 from streams.engine.clock import Clock, SystemClock
-from streams.engine.session import Report, Session, State, Status
+from streams.engine.report import Report, State, Status
+from streams.engine.session import Session
 from tests.camera.viewer import wait_until
 
 from .builders import settings

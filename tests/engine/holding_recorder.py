@@ -6,8 +6,9 @@ Named by the test in place of streams.engine.recorder.record; the fork server im
 import ctypes
 import socket
 
-from streams.engine import recorder
-from streams.engine.session import Seed, Session, Settings
+from streams.engine import recorder, recording
+from streams.engine.report import Seed, Settings
+from streams.engine.session import Session
 
 DEAD_S = 2.0
 record_as_ever = recorder.record
@@ -20,5 +21,5 @@ def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
 
 
 def record_soon_dead(settings: Settings, seed: Seed, link: socket.socket) -> None:
-    recorder.DEAD_S = DEAD_S
+    recording.DEAD_S = DEAD_S
     record_as_ever(settings, seed, link)

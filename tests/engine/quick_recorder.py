@@ -6,7 +6,7 @@ Named by the test in place of streams.engine.recorder.record; the fork server im
 import socket
 
 from streams.engine import backoff, recorder
-from streams.engine.session import Seed, Settings
+from streams.engine.report import Seed, Settings
 
 WAIT_S = 0.01
 record_as_ever = recorder.record

@@ -21,11 +21,12 @@ from streams.engine import feed, rtsp, stream_clock
 from streams.engine.address import parse
 from streams.engine.backoff import Backoff
 from streams.engine.clock import Clock
+from streams.engine.conversion import to_bgr
 from streams.engine.decoder import LibavDecoder
-from streams.engine.feed import Video
 from streams.engine.notices import Notice
-from streams.engine.session import Picture, Report, Session, State, Status
-from streams.engine.sheet import decode_jpeg, to_bgr
+from streams.engine.report import Picture, Report, State, Status, Video
+from streams.engine.session import Session
+from streams.engine.sheet import decode_jpeg
 from tests.camera.at_once import at_once
 from tests.camera.auth import Scheme
 from tests.camera.clip import Codec, Scene, encode
@@ -75,9 +76,17 @@ class Film:
         return np.asarray(np.abs(self.blocks - blocks_of(image)).max(axis=(1, 2)), np.float32)
 
 
-@cache
+_filming = threading.Lock()
+
+
 def film_of(scene: Scene) -> Film:
-    """Decoded without a camera between."""
+    """Decoded without a camera between; kept. Cases that are tested at once decode a scene once."""
+    with _filming:
+        return _film_of(scene)
+
+
+@cache
+def _film_of(scene: Scene) -> Film:
     clip = encode(scene)
     decoder = LibavDecoder(scene.codec)
     coded = [unit.data for unit in clip.units]

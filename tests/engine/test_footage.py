@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streams.engine.session import Picture, Report, State, Status
+from streams.engine.report import Picture, Report, State, Status
 from streams.engine.sheet import decode_jpeg
 from tests.camera.gst import GstServer
 from tests.footage import films

@@ -8,7 +8,8 @@ import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import av
@@ -24,38 +25,46 @@ from streams.engine.errors import CaptureError, Retry
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [f"streams.engine.{module.name}" for module in pkgutil.iter_modules(streams.engine.__path__)]
 STRANGERS = {"django", "django_q", "environs", "sqlite3", "psycopg", "redis", "rtspsite", "cryptography"}
-IMPORT = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps([*sys.modules]))"
+# A web process checks addresses and a supervisor hears reports: neither shall carry libav for it.
+CODECS = {"av", "cv2", "numpy"}
+LIGHT = ["address", "backoff", "coded", "copies", "errors", "h26x", "interleaved", "jpeg", "leaderboard", "mpeg4"]
+LIGHT += ["notices", "recorder", "report", "resolver", "rtcp", "rtp", "rtsp", "rtsp_auth", "rtsp_message", "sdp"]
+LIGHT += ["solo", "stream_clock", "timeline", "wire"]
+IMPORT = """
+import importlib, json, sys
+new = {}
+for module in sys.argv[1:]:
+    before = {*sys.modules}
+    importlib.import_module(module)
+    new[module] = [*{*sys.modules} - before]
+print(json.dumps(new))
+"""
 
 
-def loaded_with(module: str) -> list[str]:
-    """What a new interpreter has loaded when it has imported the module."""
-    command = [sys.executable, "-c", IMPORT, module]
+def loaded_by(modules: Sequence[str]) -> dict[str, set[str]]:
+    """What each of them has loaded that those before it had not, in a new interpreter."""
+    command = [sys.executable, "-c", IMPORT, *modules]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True, timeout=120)
-    names: list[str] = json.loads(done.stdout)
-    return names
+    return {module: set(names) for module, names in json.loads(done.stdout).items()}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_the_engine_knows_no_django(module: str) -> None:
-    loaded = loaded_with(module)
-    assert module in loaded
-    assert {name.partition(".")[0] for name in loaded} & STRANGERS == set()
-    # nor anything of ours above it
-    assert {name for name in loaded if name.startswith("streams")} <= {"streams", "streams.engine", *MODULES}
+def loaders_of(packages: AbstractSet[str], loaded: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
+    """Module, and what it has loaded of these packages."""
+    return [
+        (module, name) for module, names in loaded.items() for name in names if name.partition(".")[0] in packages
+    ]
 
 
-PURE = ["address", "backoff", "coded", "copies", "errors", "h26x", "interleaved", "jpeg", "leaderboard", "mpeg4"]
-PURE += ["notices", "resolver", "rtcp", "rtp", "rtsp", "rtsp_auth", "rtsp_message", "sdp", "stream_clock"]
+def test_the_engine_knows_no_django_and_nothing_of_ours_above_it() -> None:
+    found = loaded_by(MODULES)
+    assert set().union(*found.values()) >= set(MODULES)
+    assert loaders_of(STRANGERS, found) == []
+    ours = {name for names in found.values() for name in names if name.startswith("streams")}
+    assert ours == {"streams", "streams.engine", *MODULES}
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_what_is_pure_loads_no_codec(module: str) -> None:
-    """A web process checks addresses; it shall not carry libav for it."""
-    assert {name.partition(".")[0] for name in loaded_with(f"streams.engine.{module}")} & {
-        "av",
-        "cv2",
-        "numpy",
-    } == set()
+def test_what_neither_decodes_nor_draws_loads_no_codec() -> None:
+    assert loaders_of(CODECS, loaded_by([f"streams.engine.{name}" for name in LIGHT])) == []
 
 
 # --- the error tree ---

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from streams.engine import feed, rtsp
-from streams.engine.session import State
+from streams.engine.report import State
 from tests.camera.clip import Scene
 from tests.camera.faults import Door, End
 from tests.camera.gst import GstServer

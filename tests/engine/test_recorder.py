@@ -20,7 +20,7 @@ import pytest
 from streams.engine import recorder as recorder_module
 from streams.engine.address import parse
 from streams.engine.recorder import RecorderProcess
-from streams.engine.session import Report, Seed, State
+from streams.engine.report import Report, Seed, State
 from streams.engine.sheet import decode_jpeg
 from streams.engine.wire import Changed, Message
 from tests.camera.clip import Scene
@@ -258,7 +258,7 @@ KILLED_SUPERVISOR = """
 import sys, time
 from streams.engine.address import parse
 from streams.engine.recorder import RecorderProcess
-from streams.engine.session import Seed, Settings
+from streams.engine.report import Seed, Settings
 recorder = RecorderProcess(Settings(parse(sys.stdin.readline().strip()), 0.2, 9), Seed())
 print(recorder.pid, flush=True)
 sys.stdin.read()
@@ -467,7 +467,7 @@ import django, sqlite3
 os.environ["SECRET_KEY"] = os.environ["DATABASE_URL_COPY"] = "nobody shall know"
 from streams.engine import recorder
 from streams.engine.address import parse
-from streams.engine.session import Seed, Settings
+from streams.engine.report import Seed, Settings
 from tests.engine import spy
 process = recorder.RecorderProcess(Settings(parse("rtsp://user:s3cr3t-w0rd@127.0.0.1:9/x"), 1.0, 9), Seed())
 near, far = socket.socketpair()

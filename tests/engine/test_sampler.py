@@ -62,8 +62,8 @@ OPEN = [
     Film(frames=24, b_frames=2, open_gop=True),
     Film(frames=24, b_frames=3, pyramid=True, open_gop=True),
 ]
-MANY = settings(deadline=None, max_examples=150)
-SOME = settings(deadline=None, max_examples=60)
+MANY = settings(deadline=None, max_examples=100)
+SOME = settings(deadline=None, max_examples=40)
 DEEPEST = 4  # pictures that any of these films' decoders holds back, with the one that is being decoded
 
 intervals = st.one_of(

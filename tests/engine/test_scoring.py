@@ -14,8 +14,9 @@ from av.video.reformatter import ColorRange, Colorspace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.engine.conversion import encode_frame
 from streams.engine.scoring import brightness, luma_plane
-from streams.engine.sheet import decode_jpeg, encode_frame
+from streams.engine.sheet import decode_jpeg
 from tests.camera.clip import Codec, Scene
 
 RGB = npt.NDArray[np.uint8]

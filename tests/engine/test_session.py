@@ -15,18 +15,14 @@ from streams.engine.address import Address
 from streams.engine.backoff import Backoff
 from streams.engine.clock import Stop
 from streams.engine.errors import CaptureError
-from streams.engine.feed import Feed, Opener, Packet, Video
+from streams.engine.feed import Feed, Opener, Packet
+from streams.engine.report import Counters, Report, Seed, State, Status, Video
 from streams.engine.session import (
     FRAME_S,
     OPEN_S,
     PACKET_S,
     TIMELINE_S,
-    Counters,
-    Report,
-    Seed,
     Session,
-    State,
-    Status,
 )
 from streams.engine.sheet import decode_jpeg
 from streams.engine.timeline import Timeline
@@ -448,7 +444,7 @@ def test_a_timeline_is_said_more_rarely_as_it_grows_and_not_without_news() -> No
             said_s.append(second)
     waits = [later - earlier for earlier, later in itertools.pairwise(said_s)]
     assert waits == sorted(waits)
-    assert (waits[0], waits[-1]) == TIMELINE_S
+    assert [float(waits[0]), float(waits[-1])] == list(TIMELINE_S)
     clock.passed_s = 200.0
     assert Timeline.decode(session.report().timeline).samples == 6 + 120
     clock.passed_s = 300.0

@@ -8,6 +8,7 @@ import pytest
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
+from streams.engine.conversion import encode_frame
 from streams.engine.sheet import (
     BACKGROUND_BGR,
     GAP_PX,
@@ -16,7 +17,6 @@ from streams.engine.sheet import (
     UnreadablePicture,
     compose,
     decode_jpeg,
-    encode_frame,
     encode_jpeg,
     grid_columns,
 )

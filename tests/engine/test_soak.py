@@ -13,7 +13,7 @@ import pytest
 from streams.engine import recorder
 from streams.engine.address import parse
 from streams.engine.recorder import RecorderProcess
-from streams.engine.session import Seed, State
+from streams.engine.report import Seed, State
 from tests.camera.clip import Scene
 from tests.camera.proxy import Proxy
 from tests.camera.server import ScriptedCamera

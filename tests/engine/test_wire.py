@@ -11,9 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.engine.feed import Video
 from streams.engine.notices import Notice
-from streams.engine.session import Counters, Picture, Report, State, Status
+from streams.engine.report import Counters, Picture, Report, State, Status, Video
 from streams.engine.wire import (
     MAX_MESSAGE_BYTES,
     MAX_REAL,

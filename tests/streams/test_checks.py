@@ -77,6 +77,6 @@ def test_the_checks_are_run_with_all_others(settings: Settings) -> None:
 
 
 def test_no_command_starts_with_another_queue(tmp_path: Path) -> None:
-    done = manage(tmp_path, "check", Q_CLUSTER_NAME="other")
+    done = manage(tmp_path, "supervise", Q_CLUSTER_NAME="other")
     assert done.returncode != 0
     assert "streams.E011" in done.stderr

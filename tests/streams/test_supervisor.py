@@ -27,7 +27,7 @@ from streams.cluster import Cluster
 from streams.engine import sheet
 from streams.engine.errors import Retry
 from streams.engine.notices import Notice
-from streams.engine.session import Report
+from streams.engine.report import Report
 from streams.models import Capture, Frame, Host, Stream
 from streams.supervisor import Supervisor
 from tests.camera.clip import Scene

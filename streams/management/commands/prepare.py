@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
 from environs import FileAwareEnv
 
-from streams import retention
+from streams import checks, retention
 
 DATABASE_WAIT_S, WAIT_S = 60.0, 2.0
 _LOCK = 0x73747265616D  # any number that nothing else in the database locks
@@ -44,6 +44,7 @@ class Command(BaseCommand):
         "Migrates the database, schedules the daily prune, and makes the first account if DJANGO_SUPERUSER_USERNAME "
         "and _PASSWORD are set."
     )
+    requires_system_checks = [checks.TAG]
 
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)  # a SQLite file holds password hashes and is made here

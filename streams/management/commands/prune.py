@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from streams import retention
+from streams import checks, retention
 from streams.retention import Pruned, Tally
 
 MAX_DAYS = 36_500.0
@@ -19,6 +19,7 @@ class Command(BaseCommand):
         "Removes finished captures that are older than CAPTURE_KEEP_DAYS, files that no row knows, hosts that are "
         "silent for a day, and failed jobs of long ago. Ends with 1 if a file could not be deleted."
     )
+    requires_system_checks = [checks.TAG]
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="Say what would go, and remove nothing.")

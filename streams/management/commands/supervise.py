@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
 
-from streams import claims
+from streams import checks, claims
 from streams.cluster import Cluster
 from streams.models import Host
 from streams.supervisor import Supervisor
@@ -29,6 +29,7 @@ CONNECTION_S = 60
 
 class Command(BaseCommand):
     help = "Runs the captures and jobs of this host until SIGTERM or SIGINT. One runs per host name."
+    requires_system_checks = [checks.TAG]
     _is_stopping = False
 
     def add_arguments(self, parser: CommandParser) -> None:

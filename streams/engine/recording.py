@@ -1,0 +1,165 @@
+"""What runs in a recorder: the session, the memory settings, the two threads.
+
+The recorder knows no Django, no database and no key but its camera's password. One thread runs the session,
+the other answers the supervisor, so that a camera which hangs inside C code cannot silence the recorder.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+
+import cv2
+
+from .errors import RecorderDied
+from .recorder import LEAVE_S
+from .report import Seed, Settings
+from .session import Session
+from .wire import BadMessage, Changed, Inbox, Leave, Message, Pull, encode
+
+# How often the answering thread looks at the clock for the session's deadline.
+WATCH_S = 1.0
+# The kernel ends a recorder whose answering thread has not run for so long: its supervisor may be gone.
+DEAD_S = 30.0
+_READ_BYTES = 1 << 20
+# malloc.h of glibc
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
+    """Capture until told to leave or until the supervisor is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process without asking Python
+    _give_memory_back()
+    cv2.setNumThreads(1)
+    _Recorder(settings, seed, link).run()
+
+
+class _Recorder:
+    def __init__(self, settings: Settings, seed: Seed, link: socket.socket) -> None:
+        self._link = link
+        # The session's thread never writes to the supervisor, who may be slow to read: it wakes the other thread.
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        self._readable = select.poll()
+        self._readable.register(link, select.POLLIN)
+        self._readable.register(self._woken, select.POLLIN)
+        self._has_said_changed = False
+        self._inbox = Inbox()
+        self._session = Session(settings, seed, on_change=self._wake)
+        self._thread = threading.Thread(target=self._run_session, name="session", daemon=True)
+        self._watched_s = time.monotonic()
+        self._is_told_to_leave = False
+        signal.signal(signal.SIGTERM, self._note)
+
+    def run(self) -> None:
+        _stay_alive()
+        self._thread.start()
+        try:
+            while self._answer():
+                pass
+        except OSError:
+            pass  # the supervisor is gone: nobody is left to report to
+        self._session.stop.set()
+        self._thread.join(LEAVE_S)
+        os._exit(0)  # a thread that hangs inside C code must not keep the process
+
+    def _note(self, *_: object) -> None:
+        self._is_told_to_leave = True
+
+    def _run_session(self) -> None:
+        try:
+            self._session.run()
+        except Exception as error:  # the outermost loop of this thread; a message could quote what a camera sent
+            traceback.print_tb(error.__traceback__)
+            self._session.fail(RecorderDied(f"The recorder met a fault of its own: {type(error).__name__}."))
+
+    def _answer(self) -> bool:
+        """One round; whether to go on."""
+        if self._is_told_to_leave:
+            self._end()
+            return False
+        if time.monotonic() - self._watched_s >= WATCH_S and not self._watch():
+            return False
+        ready = [descriptor for descriptor, _ in self._readable.poll(WATCH_S * 1000)]
+        if self._woken in ready:
+            os.read(self._woken, _READ_BYTES)
+            self._say_changed()
+        if self._link.fileno() not in ready:
+            return True
+        data = self._link.recv(_READ_BYTES)
+        return bool(data) and all(self._obey(message) for message in self._inbox.feed(data))
+
+    def _obey(self, message: Message) -> bool:
+        match message:
+            case Pull(saved=saved):
+                self._has_said_changed = False
+                self._session.mark_saved(saved)
+                self._send(self._session.report())
+                return True
+            case Leave(saved=saved):
+                self._session.mark_saved(saved)
+                self._end()
+                return False
+            case _:
+                raise BadMessage("a supervisor only pulls or says leave")
+
+    def _watch(self) -> bool:
+        """By the clock, however often the supervisor asks; whether to go on."""
+        self._watched_s = time.monotonic()
+        _stay_alive()
+        error = self._session.overdue()
+        if error:
+            self._session.fail(error)
+            self._send(self._session.report(is_final=True))
+            return False
+        if not self._thread.is_alive():
+            self._send(self._session.report(is_final=True))
+            return False
+        return True
+
+    def _end(self) -> None:
+        self._session.stop.set()
+        self._thread.join(LEAVE_S)
+        self._send(self._session.report(is_final=True))
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is full of wake-ups already
+            os.write(self._waker, b"w")
+
+    def _say_changed(self) -> None:
+        if not self._has_said_changed:
+            self._has_said_changed = True
+            self._send(Changed())
+
+    def _send(self, message: Message) -> None:
+        """However long the supervisor does not read: its database may be away for minutes."""
+        data = memoryview(encode(message))
+        room = select.poll()
+        room.register(self._link, select.POLLOUT)
+        while data:
+            _stay_alive()
+            room.poll(WATCH_S * 1000)
+            with contextlib.suppress(BlockingIOError):
+                data = data[self._link.send(data, socket.MSG_DONTWAIT) :]
+
+
+def _stay_alive() -> None:
+    signal.setitimer(signal.ITIMER_REAL, DEAD_S)
+
+
+def _give_memory_back() -> None:
+    """Have glibc return large blocks to the system: a decoded 1080p frame is 3 MB. No-op elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
+        mallopt(_M_TRIM_THRESHOLD, 64 * 1024)
+        mallopt(_M_ARENA_MAX, 1)
