@@ -3,6 +3,7 @@
 A variable `X` can also be read from the file that `X_FILE` names. Every wrong value is told in one message.
 """
 
+import importlib.metadata
 import importlib.util
 import logging
 import socket
@@ -127,6 +128,8 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 100
 ROOT_URLCONF = "rtspsite.urls"
 WSGI_APPLICATION = "rtspsite.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# The files of its docs page; not the app, which each process would load, those without pages too: 0.3 s and 8 MB.
+NINJA_DIR = Path(str(importlib.metadata.distribution("django-ninja").locate_file("ninja")))
 INSTALLED_APPS = [
     "streams",  # before staticfiles: it has its own runserver
     "django.contrib.admin",
@@ -153,7 +156,7 @@ MIDDLEWARE = [
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [BASE_DIR / "templates", NINJA_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -174,6 +177,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 STATIC_URL = "static/"
+STATICFILES_DIRS = [NINJA_DIR / "static"]
 WHITENOISE_USE_FINDERS = True  # no collectstatic: the admin's own files are all there is
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):

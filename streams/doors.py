@@ -22,24 +22,58 @@ class BadInput(Exception):
         self.code = code
 
 
+class TooLarge(BadInput):
+    """The body is longer than any call takes."""
+
+
+class WrongType(BadInput):
+    """The body is of a type that the call does not take."""
+
+
 def fields(request: HttpRequest) -> dict[str, str]:
     """The fields of a form or of a JSON object, as text. Raises BadInput."""
-    if request.headers.get("Transfer-Encoding"):
-        raise BadInput("The body must come with a Content-Length, not in chunks.")
-    if _length(request) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-        raise BadInput(f"The body is too large: {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024} kB is the limit.")
+    _check_size(request)
     if request.content_type in _FORMS:
         found = _form(request)
     elif request.content_type == "application/json":
-        found = _json(request)
+        found = {name: _text(name, value) for name, value in _json(request).items() if value is not None}
     elif not request.content_type and not request.headers.get("Content-Length", "0").strip("0"):
         found = {}
     else:
-        raise BadInput("The body must be a form (application/x-www-form-urlencoded) or application/json.")
+        raise WrongType("The body must be a form (application/x-www-form-urlencoded) or application/json.")
     for name, value in found.items():
-        if _BROKEN.search(value) or _BROKEN.search(name):
-            raise BadInput(f"{_shown(name)} is not valid UTF-8.", field=_shown(name), code="invalid_text")
+        _check_text(name, value)
     return found
+
+
+def json_fields(request: HttpRequest) -> dict[str, object]:
+    """The fields of a JSON object as they are, without those that are null; none without a body. Raises BadInput."""
+    _check_size(request)
+    if not _length(request):
+        return {}
+    if request.content_type != "application/json":
+        raise WrongType("The body must be JSON, with the header Content-Type: application/json.")
+    found = {name: value for name, value in _json(request).items() if value is not None}
+    for name, value in found.items():
+        _check_text(name, value if isinstance(value, str) else "")
+    return found
+
+
+def shown(name: str) -> str:
+    """A field's name as far as it can be repeated to whoever sent it."""
+    return _BROKEN.sub("?", name[:40])
+
+
+def _check_size(request: HttpRequest) -> None:
+    if request.headers.get("Transfer-Encoding"):
+        raise BadInput("The body must come with a Content-Length, not in chunks.")
+    if _length(request) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        raise TooLarge(f"The body is too large: {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024} kB is the limit.")
+
+
+def _check_text(name: str, value: str) -> None:
+    if _BROKEN.search(value) or _BROKEN.search(name):
+        raise BadInput(f"{shown(name)} is not valid UTF-8.", field=shown(name), code="invalid_text")
 
 
 def _length(request: HttpRequest) -> int:
@@ -48,6 +82,11 @@ def _length(request: HttpRequest) -> int:
         return int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
         return 0
+
+
+def is_api(request: HttpRequest) -> bool:
+    """Whether it is for the API, which answers in JSON whatever is asked for."""
+    return request.path_info.startswith("/api/")
 
 
 def is_cross_site(request: HttpRequest) -> bool:
@@ -75,22 +114,17 @@ def _form(request: HttpRequest) -> dict[str, str]:
         raise BadInput("The form is broken, too large or not UTF-8.") from None
 
 
-def _json(request: HttpRequest) -> dict[str, str]:
+def _json(request: HttpRequest) -> dict[str, object]:
     try:
         data = json.loads(request.body.decode("utf-8"))
     except (SuspiciousOperation, UnreadablePostError, ValueError, RecursionError):
         raise BadInput("The body is not valid JSON in UTF-8, or too large.") from None
     if not isinstance(data, dict):
         raise BadInput("The body must be a JSON object with the call's fields.")
-    return {name: _text(name, value) for name, value in data.items() if value is not None}
+    return data
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise BadInput(f"{_shown(name)} must be text or a number.", field=_shown(name))
+        raise BadInput(f"{shown(name)} must be text or a number.", field=shown(name))
     return str(value)
-
-
-def _shown(name: str) -> str:
-    """A field's name as far as it can be repeated to whoever sent it."""
-    return _BROKEN.sub("?", name[:40])

@@ -1,14 +1,17 @@
 """Every read that is more than a get()."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import or_
 
-from django.db.models import F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum, Window
-from django.db.models.functions import RowNumber
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum, Window
+from django.db.models.functions import Coalesce, RowNumber
 
 from . import claims
 from .claims import Candidate
 from .engine.timeline import Timeline as EngineTimeline
-from .models import Capture, Frame, Host, Stream, Timeline
+from .models import Capture, Frame, Host, Status, Stream, Timeline
 
 CAPTURE_STATES = {
     "in progress": Q(finished_at=None, stop_requested_at=None),
@@ -129,3 +132,118 @@ def streams_with_latest() -> "QuerySet[Stream]":
     """Every stream with the id of its latest capture as `latest_id`."""
     latest = Capture.objects.filter(stream=OuterRef("pk")).order_by("-id")
     return Stream.objects.annotate(latest_id=Subquery(latest.values("pk")[:1]))
+
+
+def streams_in_progress() -> list[Stream]:
+    """Those that are captured and not being stopped."""
+    running = Capture.objects.filter(CAPTURE_STATES["in progress"], stream=OuterRef("pk"))
+    return list(Stream.objects.filter(Exists(running)).defer("credentials"))
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+TROUBLED = frozenset({Status.RECONNECTING, Status.FAILED})
+PAGE_LENGTH = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A stream with its latest capture, and the id of that one's best frame."""
+
+    stream: Stream
+    capture: Capture | None
+    best_id: int | None
+
+
+def is_troubled(stream: Stream) -> bool:
+    """Whether somebody should look at it: it fails, or there is something to be said of it."""
+    return stream.status in TROUBLED or bool(stream.notices)
+
+
+def all_streams() -> list[Stream]:
+    """Without their credentials: a page has no use for them."""
+    return list(streams_with_latest().defer("credentials"))
+
+
+def cards(streams: list[Stream]) -> list[Card]:
+    """Of streams with `latest_id`, in the same order."""
+    latest = {stream.pk: stream.latest_id for stream in streams}  # type: ignore[attr-defined]  # annotated
+    captures = with_best(Capture.objects.all()).in_bulk([pk for pk in latest.values() if pk])
+    found = []
+    for stream in streams:
+        capture = captures.get(latest[stream.pk])
+        found.append(Card(stream, capture, capture.best_id if capture else None))  # type: ignore[attr-defined]
+    return found
+
+
+def with_best(captures: "QuerySet[Capture]") -> "QuerySet[Capture]":
+    """Each with the id of its best frame as `best_id`."""
+    best = Frame.objects.filter(capture=OuterRef("pk")).order_by("-score", "number")
+    return captures.annotate(best_id=Subquery(best.values("pk")[:1]))
+
+
+def history(stream: Stream) -> "QuerySet[Capture]":
+    """Newest first; each with `best_id` and `frame_count`."""
+    return with_best(with_frame_count(stream.captures.all())).order_by("-id")
+
+
+def with_frame_count(captures: "QuerySet[Capture]") -> "QuerySet[Capture]":
+    """Each with the number of its frames as `frame_count`."""
+    frames = Frame.objects.filter(capture=OuterRef("pk")).order_by().values("capture")
+    return captures.annotate(frame_count=Coalesce(Subquery(frames.annotate(count=Count("pk")).values("count")), 0))
+
+
+# --- lists of the API -----------------------------------------------------------------------------
+
+
+def streams_like(*, status: str = "", text: str = "") -> "QuerySet[Stream]":
+    """By name, with `latest_id`. `text` is looked for in name, URL and last error."""
+    streams = streams_with_latest().defer("credentials").order_by("name")
+    if status:
+        streams = streams.filter(status=status)
+    if text:
+        fields = ("name", "url", "error_code", "error_text")
+        streams = streams.filter(reduce(or_, (Q(**{f"{field}__icontains": text}) for field in fields)))
+    return streams
+
+
+def captures_like(
+    *,
+    stream: str = "",
+    state: str = "",
+    ending: str = "",
+    started_after: datetime | None = None,
+    started_before: datetime | None = None,
+) -> "QuerySet[Capture]":
+    """Newest first. `state` is one of CAPTURE_STATES; both moments are left out themselves."""
+    given = {
+        "stream__name": stream or None,
+        "ending": ending or None,
+        "started_at__gt": started_after,
+        "started_at__lt": started_before,
+    }
+    rows = Capture.objects.filter(**{name: value for name, value in given.items() if value is not None})
+    return (rows.filter(CAPTURE_STATES[state]) if state else rows).order_by("-id")
+
+
+# --- the admin ------------------------------------------------------------------------------------
+
+
+def months_of_captures(limit: int) -> list[datetime]:
+    """The first moment of each month from the latest start of a capture back to the first one's, `limit` at most."""
+    moments = Capture.objects.order_by("started_at", "id").values_list("started_at", flat=True)
+    first, last = moments.first(), moments.last()  # each a look into the index, where MIN with MAX reads all of it
+    found: list[datetime] = []
+    month = None if last is None else _month_of(last)
+    while first and month and month >= _month_of(first) and len(found) < limit:
+        found.append(month)
+        month = _month_of(month - timedelta(days=1))
+    return found
+
+
+def month_after(month: datetime) -> datetime:
+    return _month_of(month + timedelta(days=31))
+
+
+def _month_of(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)

@@ -1,4 +1,4 @@
-"""What goes: captures that are old enough, files that no row knows, hosts and failed jobs of long ago.
+"""What goes: captures that are old enough or deleted, files that no row knows, hosts and failed jobs of long ago.
 
 Rows go first, in one transaction for each batch, and their files after it: whenever a prune is killed, each row that
 is left has its files, and what is left of the others is a file that no row knows, which the next prune removes.
@@ -43,6 +43,8 @@ FAILED_JOB_DAYS = 30.0  # django-q2's save_limit counts successful tasks only
 LATELY_DAYS = 7.0
 # Of the 60 s that a job has: SQLite's busy timeout (20 s) may come on top.
 JOB_S = 30.0
+# What a request may take: 20,000 files on a disk.
+REQUEST_S = 5.0
 MISSING_NAMED = 10
 SCHEDULE = "prune"
 SCHEDULE_HOUR_UTC = 3
@@ -123,6 +125,19 @@ def prune_in_turns(after: int = 0) -> Pruned:
     return pruned
 
 
+def names_of(captures: "QuerySet[Capture]") -> list[str]:
+    """The files that their rows point to."""
+    grids = captures.order_by().exclude(grid="").values_list("grid")
+    frames = Frame.objects.order_by().filter(capture__in=captures.order_by()).values_list("image")
+    return [str(name) for (name,) in grids.union(frames, all=True)]
+
+
+def remove_files(capture_ids: Sequence[int], names: Sequence[str]) -> None:
+    """The files of captures that were deleted, as far as there is time in a request; the rest is the next prune's."""
+    end_s = time.monotonic() + REQUEST_S
+    _Run(False, math.inf, end_s, lambda _: None, time.monotonic).remove_files(capture_ids, names)
+
+
 def keep_schedule() -> None:
     """Have the daily job in django-q2's schedule, once. When it runs, and whether, may be changed in the admin."""
     with transaction.atomic():
@@ -189,21 +204,25 @@ class _Run:
         """The ids of the captures that went. Another prune's batch is skipped, not waited for."""
         with transaction.atomic():
             old = Capture.objects.filter(finished_at__lt=_ago(days=keep_days), id__gt=after)
-            rows = list(_locked(old).order_by("id").values_list("id", "grid")[:BATCH])
-            ids = [pk for pk, _ in rows]
-            frames = Frame.objects.filter(capture__in=ids).values_list("image", flat=True)
-            names = [str(name) for name in (*(grid for _, grid in rows if grid), *frames)]
+            ids = list(_locked(old).order_by("id").values_list("id", flat=True)[:BATCH])
+            names = names_of(Capture.objects.filter(pk__in=ids))
             if ids and not self.is_dry_run:
                 Capture.objects.filter(pk__in=ids).delete()
         self.pruned.captures += len(ids)
+        self.remove_files(ids, names)
+        return ids
+
+    def remove_files(self, ids: Sequence[int], names: Sequence[str]) -> None:
+        """Of captures whose rows are gone: what is left is found by the next prune."""
         for name in names:
             if self._is_over():
-                break  # no row knows the rest any more
+                return
             self._remove(name, self.pruned.capture_files)
         for pk in ids:
+            if self._is_over():
+                return
             self._remove_folder(f"frames/{pk}")
             self._remove_folder(f"grids/{pk}")
-        return ids
 
     # --- files that no row knows ---
 

@@ -1,14 +1,14 @@
-"""Every write: start, stop, place, checkpoint, hand over, finish. Doors and the supervisor call these."""
+"""Every write: start, stop, change, place, checkpoint, hand over, finish. Doors and the supervisor call these."""
 
 import contextlib
 import errno
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, Storage
@@ -17,32 +17,37 @@ from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Now
 from django_q.tasks import async_task
 
-from . import claims, queries
+from . import claims, queries, retention
 from .claims import Candidate, Claim, ClaimLost
-from .engine import sheet
 from .engine.address import MAX_NAME_LENGTH, Address, check_literal
 from .engine.errors import AddressRefused, CaptureError, RecorderDied, Unreachable
 from .engine.notices import Notice
+from .engine.report import Picture, Report, State
+from .engine.report import Status as EngineStatus
 from .engine.resolver import resolve
-from .engine.session import Picture, Report, State
-from .engine.session import Status as EngineStatus
 from .fields import Sealed
 from .models import Capture, Ending, Frame, Host, Status, Stream, Timeline
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _NAME_TRIES = 1000
 GIVE_UP_FILES_S = 600.0  # a storage that is away longer has lost the file
 _START_TRIES = 50  # each lost to another request that got further: far more than ask at once
 
 
-class StartRefused(Exception):
-    """A start that contradicts what is there. `field` is the input that does."""
+class Refused(Exception):
+    """A wish that contradicts what is there. `field` is the input that does; empty if none does."""
 
     def __init__(self, field: str, code: str, words: str) -> None:
         super().__init__(words)
         self.field = field
         self.code = code
+
+
+class StartRefused(Refused):
+    """A start that contradicts what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,17 @@ class Started:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What shall be different of a stream; None stays as it is. An address brings its credentials, or none."""
+
+    address: Address | None = None
+    interval_s: float | None = None
+    count: int | None = None
+    transport: str | None = None
+    name: str | None = None
+
+
 # --- start and stop: wishes -----------------------------------------------------------------------
 
 
@@ -72,23 +88,17 @@ def start(wish: Wish) -> Started:
     AddressRefused for an address that is never connected to.
     """
     check_literal(wish.address)
-    tries = 0
-    while True:
-        try:
-            with transaction.atomic():
-                return _start(_stream_of(wish), wish)
-        except IntegrityError:  # another request made the same stream or capture just now: read what it made
-            tries += 1
-            if tries == _START_TRIES:
-                raise
+    return _committed(lambda: _start(_stream_of(wish), wish))
 
 
 def start_again(stream: Stream) -> Started:
     """Capture a known stream with the settings it has. Raises StartRefused and AddressRefused as `start`."""
-    if isinstance(stream.credentials, Sealed):
-        words = f"The password of {stream.name} cannot be read with the present keys: start it with its address."
-        raise StartRefused("process_name", "credentials_sealed", words)
-    return start(Wish(stream.address, stream.interval_s, stream.count, stream.transport, name=stream.name))
+    with transaction.atomic():  # what is changed at the same time is started with the change or not changed
+        stream = _locked(stream)
+        if isinstance(stream.credentials, Sealed):
+            words = f"The password of {stream.name} cannot be read with the present keys: start it with its address."
+            raise StartRefused("process_name", "credentials_sealed", words)
+        return start(Wish(stream.address, stream.interval_s, stream.count, stream.transport, name=stream.name))
 
 
 def stop(stream: Stream) -> Capture | None:
@@ -105,6 +115,19 @@ def stop(stream: Stream) -> Capture | None:
             _nudge("finish", capture.pk)
             log.info("stream=%s capture=%s stop requested", stream.name, capture.pk)
     return capture
+
+
+def _committed(work: Callable[[], T]) -> T:
+    """What it returns, in a transaction."""
+    tries = 0
+    while True:
+        try:
+            with transaction.atomic():
+                return work()
+        except IntegrityError:  # another request made the same stream or capture just now: read what it made
+            tries += 1
+            if tries == _START_TRIES:
+                raise
 
 
 def _start(stream: Stream, wish: Wish) -> Started:
@@ -140,7 +163,7 @@ def _stream_of(wish: Wish) -> Stream:
 def _free_name(wish: Wish) -> str:
     if wish.name:
         if Stream.objects.filter(name=wish.name).exists():
-            raise StartRefused("name", "name_taken", f"The name {wish.name} belongs to another address.")
+            raise _name_taken(wish.name)
         return wish.name
     base = wish.address.name
     taken = set(Stream.objects.filter(name__startswith=base[: MAX_NAME_LENGTH - 5]).values_list("name", flat=True))
@@ -165,6 +188,95 @@ def _check_same(running: Capture, wish: Wish) -> None:
         f"{stream.name} is already running with other settings (interval {running.interval_s:g} s, "
         f"{running.count} frames, {running.transport}, its own credentials): stop it first.",
     )
+
+
+# --- create, change, delete: streams at rest --------------------------------------------------------
+
+
+def create_stream(wish: Wish) -> Stream:
+    """A stream that nobody captures yet. Raises Refused if the address or the name is another stream's, and
+    AddressRefused."""
+    check_literal(wish.address)
+    return _committed(lambda: _create(wish))
+
+
+def change_stream(stream: Stream, change: Change) -> Stream:
+    """The stream as it is then. Raises Refused while it is captured, if the address or the name is another stream's
+    or the stream is gone; and AddressRefused."""
+    if change.address:
+        check_literal(change.address)
+    return _committed(lambda: _change(_at_rest(stream), change))
+
+
+def delete_stream(stream: Stream) -> None:
+    """With all its captures, frames and files. Raises Refused while it is captured and if it is gone."""
+    with transaction.atomic():
+        stream = _at_rest(stream)
+        captures = Capture.objects.filter(stream=stream)
+        ids = list(captures.values_list("id", flat=True))
+        names = retention.names_of(captures)
+        stream.delete()
+    log.info("stream=%s deleted captures=%s files=%s", stream.name, len(ids), len(names))
+    retention.remove_files(ids, names)
+
+
+def _create(wish: Wish) -> Stream:
+    _check_address_free(wish.address)
+    stream = Stream.objects.create(
+        name=_free_name(wish),
+        url=wish.address.public,
+        credentials=wish.address.secret,
+        interval_s=wish.interval_s,
+        count=wish.count,
+        transport=wish.transport,
+    )
+    log.info("stream=%s created", stream.name)
+    return stream
+
+
+def _change(stream: Stream, change: Change) -> Stream:
+    if change.address:
+        _check_address_free(change.address, stream)
+        stream.url, stream.credentials = change.address.public, change.address.secret
+    if change.name and change.name != stream.name:
+        if Stream.objects.filter(name=change.name).exists():
+            raise _name_taken(change.name)
+        stream.name = change.name
+    stream.interval_s = stream.interval_s if change.interval_s is None else change.interval_s
+    stream.count = change.count or stream.count
+    stream.transport = change.transport or stream.transport
+    stream.save(update_fields=["name", "url", "credentials", "interval_s", "count", "transport"])
+    log.info("stream=%s changed", stream.name)
+    return stream
+
+
+def _locked(stream: Stream) -> Stream:
+    """As it is now, and stays until the transaction ends. Raises StartRefused if it is gone."""
+    found = Stream.objects.select_for_update().filter(pk=stream.pk).first()
+    if found is None:
+        raise StartRefused("process_name", "unknown_stream", f"{stream.name} was deleted.")
+    return found
+
+
+def _at_rest(stream: Stream) -> Stream:
+    """Locked, with no capture in progress: whoever starts it locks it, too."""
+    found = _locked(stream)
+    if Capture.objects.filter(stream=found, finished_at=None).exists():
+        raise Refused("", "in_progress", f"{found.name} is being captured: stop it first.")
+    return found
+
+
+def _check_address_free(address: Address, but: Stream | None = None) -> None:
+    known = Stream.objects.filter(url=address.public).first()
+    if known and known != but:
+        raise Refused("rtsp_url", "address_taken", f"This address is the stream {known.name} already.")
+
+
+def _name_taken(name: str) -> StartRefused:
+    return StartRefused("name", "name_taken", f"The name {name} belongs to another address.")
+
+
+# --- jobs -----------------------------------------------------------------------------------------
 
 
 def _nudge(job: str, capture_id: int) -> None:
@@ -480,6 +592,8 @@ def _compose(capture: Capture) -> bytes | None:
 
     Raises OSError for a file that may come back: a storage that is away for a moment must not cost the grid.
     """
+    from .engine import sheet  # OpenCV and NumPy: what neither a website nor a supervisor has a use for, but for this
+
     pictures = []
     for frame in queries.ranked_frames(capture):
         try:

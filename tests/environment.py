@@ -44,7 +44,16 @@ def pytest_report_header() -> str:
 
 
 # What these ask of the database others do as well, and tests/e2e has whole services on PostgreSQL.
-ON_SQLITE_ALONE = ("test_admin.py", "test_bad_input.py", "test_pages.py", "test_supervisor.py")
+ON_SQLITE_ALONE = (
+    "test_admin.py",
+    "test_api_docs.py",
+    "test_api_schema.py",
+    "test_bad_input.py",
+    "test_pages.py",
+    "test_retention_life.py",
+    "test_storage.py",
+    "test_supervisor.py",
+)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -19,7 +19,7 @@ from streams import claims, queries, services
 from streams.claims import Candidate, Claim
 from streams.engine import sheet
 from streams.engine.address import parse
-from streams.engine.session import Counters, Picture, Report, State, Status
+from streams.engine.report import Counters, Picture, Report, State, Status
 from streams.models import Capture, Host, Stream
 
 if TYPE_CHECKING:

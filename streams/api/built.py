@@ -1,0 +1,178 @@
+"""From rows to the API's answers."""
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+
+from .. import models, outcomes, queries
+from ..engine.timeline import Bucket, Timeline
+from . import schemas
+
+
+class Builder:
+    """For one request: its links begin with the address that it was sent to."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    def link(self, name: str, *args: Any) -> str:
+        return self._request.build_absolute_uri(reverse(name, args=args))
+
+    def next_page(self, **query: Any) -> str:
+        """This address, with these changes of its query."""
+        given = self._request.GET.copy()
+        for name, value in query.items():
+            given[name] = str(value)
+        return self._request.build_absolute_uri(f"{self._request.path}?{given.urlencode()}")
+
+    # --- streams ---
+
+    def stream(self, stream: models.Stream) -> schemas.Stream:
+        return self.streams(queries.streams_like().filter(pk=stream.pk))[0]
+
+    def streams(self, rows: "QuerySet[models.Stream]", room: queries.Room | None = None) -> list[schemas.Stream]:
+        """`rows` have `latest_id`."""
+        streams = list(rows)
+        latest = [stream.latest_id for stream in streams]  # type: ignore[attr-defined]  # annotated
+        captures = queries.with_frame_count(models.Capture.objects.select_related("stream")).in_bulk(
+            [pk for pk in latest if pk]
+        )
+        ahead = (room or queries.room()).ahead_by_stream()
+        return [
+            self._stream(stream, captures.get(pk), ahead.get(stream.pk, 0))
+            for stream, pk in zip(streams, latest, strict=True)
+        ]
+
+    def _stream(self, stream: models.Stream, capture: models.Capture | None, ahead: int) -> schemas.Stream:
+        return schemas.Stream(
+            name=stream.name,
+            url=stream.url,
+            interval=stream.interval_s,
+            count=stream.count,
+            transport=models.Transport(stream.transport),
+            created_at=stream.created_at,
+            status=models.Status(stream.status),
+            status_at=stream.status_at,
+            error=_problem(stream.error_code, stream.error_text),
+            attempt=stream.attempt,
+            next_attempt_at=stream.next_attempt_at,
+            notices=stream.notice_sentences,
+            waits_for=ahead if stream.status == models.Status.QUEUED else 0,
+            capture=schemas.Capture(**self._capture(capture)) if capture else None,
+            links=schemas.StreamLinks(
+                api=self.link("api:stream", stream.name),
+                page=self.link("stream", stream.name),
+                captures=f"{self.link('api:captures')}?{urlencode({'stream': stream.name})}",
+            ),
+        )
+
+    # --- captures ---
+
+    def captures(self, captures: "QuerySet[models.Capture]") -> list[schemas.Capture]:
+        rows = queries.with_frame_count(captures.select_related("stream"))
+        return [schemas.Capture(**self._capture(capture)) for capture in rows]
+
+    def capture_in_full(self, capture: models.Capture) -> schemas.CaptureInFull:
+        """`capture` has `frame_count`."""
+        return schemas.CaptureInFull(
+            **self._capture(capture), frames=self.frames(capture), timeline=_timeline(queries.timeline_of(capture))
+        )
+
+    def _capture(self, capture: models.Capture) -> dict[str, Any]:
+        frame_count: int = capture.frame_count  # type: ignore[attr-defined]  # annotated
+        code = outcomes.code_of(capture, frame_count)
+        return {
+            "id": capture.pk,
+            "stream": capture.stream.name,
+            "state": "finished" if capture.is_finished else code,
+            "code": code,
+            "message": outcomes.sentence(capture, frame_count),
+            "ending": capture.ending or None,
+            "error": _problem(capture.error_code, capture.error_text),
+            "started_at": capture.started_at,
+            "stop_requested_at": capture.stop_requested_at,
+            "finished_at": capture.finished_at,
+            "interval": capture.interval_s,
+            "count": capture.count,
+            "transport": capture.transport,
+            "host": capture.host_name or None,
+            "samples": capture.samples,
+            "missed": capture.missed,
+            "rejected": capture.rejected,
+            "repeated": capture.repeated,
+            "connections": capture.connections,
+            "frame_count": frame_count,
+            "last_sample_at": capture.last_sample_at,
+            "late_p50_s": capture.late_p50_s,
+            "late_p95_s": capture.late_p95_s,
+            "links": schemas.CaptureLinks(
+                api=self.link("api:capture", capture.pk),
+                page=self.link("capture", capture.pk),
+                grid=self.link("grid", capture.pk) if capture.grid else None,
+                zip=self.link("capture_zip", capture.pk),
+            ),
+        }
+
+    def frames(self, capture: models.Capture) -> list[schemas.Frame]:
+        return [
+            schemas.Frame(
+                id=frame.pk,
+                rank=rank,
+                number=frame.number,
+                score=round(frame.score, 3),
+                captured_at=frame.captured_at,
+                width=frame.width,
+                height=frame.height,
+                links=schemas.FrameLinks(
+                    picture=self.link("frame", frame.pk), small=self.link("frame_small", frame.pk)
+                ),
+            )
+            for rank, frame in enumerate(queries.ranked_frames(capture), 1)
+        ]
+
+    # --- everything ---
+
+    def live(self) -> schemas.Live:
+        room = queries.room()
+        streams = self.streams(queries.streams_like(), room)
+        return schemas.Live(
+            now=datetime.now(UTC),
+            has_host=room.slots is not None,
+            slots=room.slots or 0,
+            in_progress=len(room.wanted),
+            statuses={status: sum(stream.status == status for stream in streams) for status in models.Status},
+            streams=streams,
+        )
+
+
+def _problem(code: str, words: str) -> schemas.Problem | None:
+    return schemas.Problem(code=code, message=words) if code else None
+
+
+def _timeline(timeline: Timeline | None) -> schemas.Timeline | None:
+    if timeline is None:
+        return None
+    return schemas.Timeline(
+        began_at=_moment(timeline.began_at),
+        width_s=timeline.width_s,
+        buckets=[_bucket(at, bucket) for at, bucket in timeline],
+    )
+
+
+def _bucket(at: float, bucket: Bucket) -> schemas.Bucket:
+    return schemas.Bucket(
+        at=_moment(at),
+        samples=bucket.samples,
+        low=bucket.low if bucket.samples else None,
+        high=bucket.high if bucket.samples else None,
+        connections=bucket.connections,
+        error=bucket.error_code or None,
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

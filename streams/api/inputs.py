@@ -1,0 +1,164 @@
+"""From a request to a valid form, and from a form to what OpenAPI tells of it: the forms are the only rules."""
+
+import json
+from typing import Any, TypeVar
+
+from django import forms
+from django.http import HttpRequest
+
+from .. import doors
+from ..engine.address import MAX_URL_LENGTH
+from ..forms import mistakes
+from ..models import DEFAULT_COUNT, DEFAULT_INTERVAL_S, Transport
+from .errors import Mistaken
+from .forms import DEFAULT_LIMIT, ChangeForm, MomentField
+
+F = TypeVar("F", bound=forms.Form)
+
+_DESCRIPTIONS = {
+    "rtsp_url": "rtsp:// or rtsps://, with user name and password if the camera asks for them: they are kept apart "
+    "and never told again. Write %40 for an @ and %2F for a / in a password.",
+    "interval": "Seconds from one sample to the next.",
+    "count": "Frames to keep.",
+    "name": "What the stream shall be called; by itself the last part of the address.",
+    "transport": "What the camera is asked for first.",
+    "process_name": "The name that the start answered with.",
+    "status": "Streams of this status.",
+    "text": "Streams with this in their name, URL or last error.",
+    "after": "Only what comes after this one in the list: the `next` of each page has it.",
+    "limit": "How many at most.",
+    "stream": "Captures of the stream of this name.",
+    "state": "Captures that stand so.",
+    "ending": "Captures that are over, and why.",
+    "started_after": "Captures that were started after this moment.",
+    "started_before": "Captures that were started before this moment.",
+}
+_DEFAULTS = {
+    "interval": DEFAULT_INTERVAL_S,
+    "count": DEFAULT_COUNT,
+    "transport": Transport.TCP.value,
+    "limit": DEFAULT_LIMIT,
+}
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+def body(request: HttpRequest, form_class: type[F]) -> F:
+    """The JSON body as a valid form. Raises Mistaken and doors.BadInput."""
+    given = doors.json_fields(request)
+    fields = form_class().fields
+    return _valid(form_class, {name: _text(name, value, fields.get(name)) for name, value in given.items()})
+
+
+def query(request: HttpRequest, form_class: type[F]) -> F:
+    """The query as a valid form. Raises Mistaken."""
+    return _valid(form_class, {name: str(value) for name, value in request.GET.items()})
+
+
+def _valid(form_class: type[F], given: dict[str, str]) -> F:
+    form = form_class(given)
+    found = {doors.shown(name): _no_field(name, form) for name in given if name not in form.fields}
+    found |= mistakes(form)
+    well_named = (given.keys() & form.fields.keys()) - found.keys()
+    found |= {name: _not_empty(form, name) for name in sorted(well_named) if _is_left_empty(form, given, name)}
+    if found:
+        raise Mistaken(found)
+    return form
+
+
+def _text(name: str, value: object, field: forms.Field | None) -> str:
+    """As the form reads it: what is no number in JSON is none in the form either."""
+    if isinstance(field, forms.IntegerField):
+        is_whole = isinstance(value, float) and value.is_integer() and not isinstance(field, forms.FloatField)
+        return json.dumps(int(value) if is_whole else value)  # type: ignore[call-overload]
+    if field and not isinstance(value, str):
+        raise doors.BadInput(f"{name} must be text.", field=name)
+    return str(value)
+
+
+def _no_field(name: str, form: forms.Form) -> dict[str, str]:
+    words = f"It takes {', '.join(form.fields)}." if form.fields else "It takes none."
+    return {"code": "unknown_field", "message": f"This call has no field {doors.shown(name)}. {words}"}
+
+
+def _is_left_empty(form: forms.Form, given: dict[str, str], name: str) -> bool:
+    """A browser's form has empty fields; here what is not meant is left out. Text may be empty."""
+    return not given[name] and type(form.fields[name]) is not forms.CharField
+
+
+def _not_empty(form: forms.Form, name: str) -> dict[str, str]:
+    return {"code": f"invalid_{name}", "message": str(form.fields[name].error_messages["invalid"])}
+
+
+# --- OpenAPI --------------------------------------------------------------------------------------
+
+
+def documented(method: str, form_class: type[forms.Form], example: dict[str, Any]) -> dict[str, Any]:
+    """Of a GET the query, of all others the body."""
+    if method == "GET":
+        return {"parameters": _query(form_class)}
+    return {"requestBody": _body(form_class, example)}
+
+
+def _body(form_class: type[forms.Form], example: dict[str, Any]) -> dict[str, Any]:
+    fields, told = form_class().fields, _documented(form_class)
+    schema = {
+        "type": "object",
+        "title": form_class.__name__.removesuffix("Form"),
+        "properties": {name: _or_null(field, told[name]) for name, field in fields.items()},
+        "required": [name for name, field in fields.items() if field.required],
+        "additionalProperties": False,
+    }
+    is_required = any(field.required for field in fields.values())
+    return {"required": is_required, "content": {"application/json": {"schema": schema, "example": example}}}
+
+
+def _or_null(field: forms.Field, told: dict[str, Any]) -> dict[str, Any]:
+    """As if it were left out."""
+    if field.required:
+        return told
+    enum = {"enum": [*told["enum"], None]} if "enum" in told else {}
+    return told | {"type": [told["type"], "null"]} | enum
+
+
+def _query(form_class: type[forms.Form]) -> list[dict[str, Any]]:
+    return [_parameter(name, schema) for name, schema in _documented(form_class).items()]
+
+
+def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "in": "query",
+        "name": name,
+        "required": False,
+        "description": schema.pop("description"),
+        "schema": schema,
+    }
+
+
+def _documented(form_class: type[forms.Form]) -> dict[str, dict[str, Any]]:
+    """The schema of each field."""
+    defaults = {} if issubclass(form_class, ChangeForm) else _DEFAULTS
+    return {
+        name: {"description": _DESCRIPTIONS[name], **_type(name, field)}
+        | ({"default": defaults[name]} if name in defaults else {})
+        for name, field in form_class().fields.items()
+    }
+
+
+def _type(name: str, field: forms.Field) -> dict[str, Any]:
+    if isinstance(field, forms.IntegerField):
+        kind = "number" if isinstance(field, forms.FloatField) else "integer"
+        return {"type": kind, "minimum": field.min_value, "maximum": field.max_value}
+    if isinstance(field, forms.ChoiceField):
+        return {"type": "string", "enum": [value for value, _ in list(field.choices)]}  # type: ignore[arg-type]
+    if isinstance(field, forms.RegexField):
+        pattern = str(field.regex.pattern).replace(r"\A", "^").replace(r"\Z", "$")
+        return {"type": "string", "pattern": pattern}
+    if isinstance(field, MomentField):
+        return {"type": "string", "format": "date-time"}
+    if name == "rtsp_url":
+        return {"type": "string", "format": "rtsp-url", "maxLength": MAX_URL_LENGTH}
+    longest = getattr(field, "max_length", None)
+    pattern = "^[^\\x00\ufffd]*[^\\x00\ufffd\\s][^\\x00\ufffd]*$" if field.required else r"^[^\x00]*$"
+    return {"type": "string", "pattern": pattern} | ({"maxLength": longest} if longest else {})
