@@ -16,7 +16,7 @@ _LOADING = ("src", "srcset", "href", "data", "action", "poster", "background")
 
 @dataclass
 class Page(HTMLParser):
-    """`loaded`: every address that the page loads or leads to; `pictures`: the data URIs of its images."""
+    """`loaded`: every address that the page loads, or sends to; `pictures`: the data URIs of its images."""
 
     html: str
     loaded: list[str] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Page(HTMLParser):
         self.feed(self.html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.loaded += [value or "" for name, value in attrs if name in _LOADING]
+        self.loaded += [value or "" for name, value in attrs if name in _LOADING and tag != "a"]
         self.pictures += [value or "" for name, value in attrs if tag == "img" and name == "src"]
 
     def handle_data(self, data: str) -> None:

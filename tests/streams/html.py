@@ -9,13 +9,27 @@ _LOADING = frozenset({"src", "href", "srcset", "action", "formaction", "poster",
 
 @dataclass(slots=True)
 class Page:
-    """`links` are (tag, attribute, value) of whatever can name another resource; `faults` what is not well-formed."""
+    """`links` are (tag, attribute, value) of whatever can name another resource; `faults` what is not well-formed.
+
+    `attributes` and `texts`: of each element that has an id.
+    """
 
     text: str = ""
     styles: str = ""
     tags: list[str] = field(default_factory=list)
     links: list[tuple[str, str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    attributes: dict[str, dict[str, str]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The text with each run of white space as one space."""
+        return " ".join(self.text.split())
+
+    def loaded(self) -> list[str]:
+        """What a browser fetches for the page: pictures, scripts, style sheets, icons."""
+        return [value for tag, key, value in self.links if key in ("src", "srcset") or tag == "link"]
 
     def values(self, tag: str, attribute: str) -> list[str]:
         return [value for name, key, value in self.links if (name, key) == (tag, attribute)]
@@ -30,6 +44,7 @@ class _Reader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.page = Page()
         self._open: list[str] = []
+        self._ids: list[str] = []
 
     def read(self, markup: str) -> Page:
         if not markup.startswith("<!doctype html>"):
@@ -47,10 +62,19 @@ class _Reader(HTMLParser):
         self.page.faults += [f"{tag} runs a script: {name}" for name in names if name.startswith("on")]
         self.page.links += [(tag, name, value or "") for name, value in attributes if name in _LOADING]
         self.page.styles += "".join(value or "" for name, value in attributes if name == "style")
+        id_ = dict(attributes).get("id") or ""
+        if id_ in self.page.attributes:
+            self.page.faults.append(f"two elements have the id {id_}")
+        if id_:
+            self.page.attributes[id_] = {name: value or "" for name, value in attributes}
+            self.page.texts[id_] = ""
         if tag not in _VOID:
             self._open.append(tag)
+            self._ids.append(id_)
 
     def handle_endtag(self, tag: str) -> None:
+        if self._ids:
+            self._ids.pop()
         if not self._open or self._open.pop() != tag:
             self.page.faults.append(f"{tag} is closed and was not the last to be opened")
 
@@ -59,3 +83,5 @@ class _Reader(HTMLParser):
             self.page.styles += data
         else:
             self.page.text += data
+            for id_ in filter(None, self._ids):
+                self.page.texts[id_] += data

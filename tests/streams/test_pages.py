@@ -5,15 +5,17 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
 from streams import services
 from streams.engine.notices import Notice
-from streams.engine.session import Counters, State, Status
+from streams.engine.report import Counters, State, Status
 from streams.models import Capture, Stream
 from tests.streams.builders import (
     API,
@@ -35,6 +37,7 @@ from tests.streams.builders import (
 from tests.streams.html import read
 
 pytestmark = pytest.mark.django_db
+OUR_SCRIPTS = 3  # htmx, its polling tags, and the page's own
 NASTY = "<script>alert('&amp;')</script>\"'"
 
 
@@ -82,6 +85,10 @@ def page_of(state: str) -> Callable[[Client], Response]:
     return lambda client: client.get(f"/captures/{STATES[state]().pk}/")
 
 
+def stream_of(state: str) -> Callable[[Client], Response]:
+    return lambda client: client.get(f"/streams/{STATES[state]().stream.name}/")
+
+
 def after(make: Callable[[], object], then: Callable[[Client], Response]) -> Callable[[Client], Response]:
     def both(client: Client) -> Response:
         make()
@@ -93,10 +100,16 @@ def after(make: Callable[[], object], then: Callable[[Client], Response]) -> Cal
 PAGES: dict[str, Callable[[Client], Response]] = {
     "index, empty": lambda client: client.get("/"),
     "index": after(make_capture, lambda client: client.get("/")),
+    "index, filtered": after(make_capture, lambda client: client.get("/?status=failed&q=x")),
+    "form, wrong": lambda client: client.post("/streams/", {"rtsp_url": URL_WITH_SECRET, "count": "0"}),
+    **{f"stream {state}": stream_of(state) for state in STATES},
     **{f"capture {state}": page_of(state) for state in STATES},
     "start": lambda client: start(client, accept=BROWSER),
     "start, wrong": lambda client: start(client, interval="x", accept=BROWSER),
     "start, method": lambda client: client.get("/start", headers={"accept": BROWSER}),
+    "nothing there": lambda client: client.get("/nowhere", headers={"accept": BROWSER}),
+}
+FILES: dict[str, Callable[[Client], Response]] = {
     "stop, complete": after(make_finished, stop),
     "stop, too few": after(lambda: make_finished(frames=4), stop),
     "stop, not finished": after(make_capture, stop),
@@ -107,40 +120,54 @@ PAGES: dict[str, Callable[[Client], Response]] = {
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_is_well_formed_and_loads_and_runs_nothing(client: Client, page: str) -> None:
+def test_every_page_is_well_formed_and_loads_from_this_service_alone(client: Client, page: str) -> None:
     response = PAGES[page](client)
     assert response["Content-Type"] == "text/html; charset=utf-8"
     read_page = read(response.content.decode())
     assert read_page.faults == []
+    assert read_page.styles == ""
+    assert [link for link in read_page.loaded() if not link.startswith("/") or link.startswith("//")] == []
+    check_headers(response)
+    assert "unsafe" not in response["Content-Security-Policy"]
+    assert policy_of(response)["script-src"] == "'self'"
+
+
+@pytest.mark.parametrize("page", FILES)
+def test_every_page_that_is_one_file_loads_and_runs_nothing(client: Client, page: str) -> None:
+    response = FILES[page](client)
+    assert response["Content-Type"] == "text/html; charset=utf-8"
+    read_page = read(response.content.decode())
+    assert read_page.faults == []
     assert "script" not in read_page.tags
-    loaded = [link for link in read_page.links if link[1] == "src" or link[0] == "link"]
-    assert [link for link in loaded if not link[2].startswith("data:")] == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_page_has_its_policy(client: Client, page: str) -> None:
-    response = PAGES[page](client)
-    policy = dict(rule.split(" ", 1) for rule in response["Content-Security-Policy"].split("; "))
-    assert policy["default-src"] == "'none'"
-    assert policy["img-src"] == "data:"
-    assert policy["frame-ancestors"] == "'none'"
-    assert policy["base-uri"] == "'none'"
-    assert "script-src" not in policy
-    assert response["X-Content-Type-Options"] == "nosniff"
-    assert response["X-Frame-Options"] == "DENY"
-    assert response["Referrer-Policy"] == "same-origin"
-    assert response["Cache-Control"] == "no-store"
-    contents = read(response.content.decode()).values("meta", "content")
+    assert [link for link in read_page.loaded() if not link.startswith("data:")] == []
+    check_headers(response)
+    assert "script-src" not in policy_of(response)
+    assert policy_of(response)["img-src"] == "data:"
+    contents = read_page.values("meta", "content")
     (inner,) = [value for value in contents if "default-src" in value]
     assert response["Content-Security-Policy"].startswith(inner)
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/start", "/stop", "/nowhere", "/captures/9/"])
+def policy_of(response: Response) -> dict[str, str]:
+    return dict(rule.split(" ", 1) for rule in response["Content-Security-Policy"].split("; "))
+
+
+def check_headers(response: Response) -> None:
+    policy = policy_of(response)
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["form-action"] == "'self'"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["X-Frame-Options"] == "DENY"
+    assert response["Referrer-Policy"] == "same-origin"
+    assert response["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/start", "/stop", "/nowhere", "/captures/9/", "/streams/x/"])
 def test_what_is_no_page_is_not_guessed_at_either(client: Client, path: str) -> None:
     assert client.get(path)["X-Content-Type-Options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/", "/captures/1/", "/livez", "/readyz"])
+@pytest.mark.parametrize("path", ["/", "/streams/demo/", "/captures/1/", "/livez", "/readyz"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_what_is_read_is_not_written_to(client: Client, method: str, path: str) -> None:
     assert client.generic(method, path).status_code == 405
@@ -163,35 +190,33 @@ def test_the_first_page_lists_streams_with_their_latest_capture(client: Client) 
     make_finished("rtsp://other.example/garden", frames=0)
     Stream.objects.filter(name="garden").update(error_text="No connection to the camera.")
     page = read(client.get("/").content.decode())
-    assert f"/captures/{latest.pk}/" in page.values("a", "href")
+    assert f"stream-{latest.stream.pk}" in page.attributes
+    assert "/streams/demo/" in page.values("a", "href")
     assert page.text.index("demo") < page.text.index("garden")
     assert "Queued" in page.text
     assert "No connection to the camera." in page.text
     assert "No supervisor" not in page.text
 
 
-def test_a_stream_without_a_capture_is_no_link(client: Client) -> None:
-    Stream.objects.create(name="bare", url="rtsp://bare.example/")
-    page = read(client.get("/").content.decode())
-    assert "bare" in page.text
-    assert not [href for href in page.values("a", "href") if "captures" in href]
-
-
-@pytest.mark.parametrize("path", ["/", "/captures/{}/"])
+@pytest.mark.parametrize("path", ["/", "/streams/{1}/", "/captures/{0}/"])
 def test_what_comes_from_outside_is_shown_as_text(client: Client, path: str) -> None:
     capture = make_finished(frames=1)
-    Stream.objects.update(name=NASTY[:64], url=f"rtsp://a/{NASTY}", error_text=NASTY, error_code="<b>")
+    name = NASTY.replace("/", "")  # which no stream's name has
+    Stream.objects.update(name=name, url=f"rtsp://a/{NASTY}", error_text=NASTY, error_code="<b>")
     Capture.objects.update(error_text=NASTY, error_code="<i>")
-    page = read(client.get(path.format(capture.pk)).content.decode())
+    page = read(client.get(path.format(capture.pk, quote(name, safe=""))).content.decode())
     assert page.faults == []
-    assert "script" not in page.tags
+    assert page.tags.count("script") == OUR_SCRIPTS
     assert NASTY in page.text
+    assert name in page.text
 
 
-@pytest.mark.parametrize("path", ["/", "/captures/{}/"])
+@pytest.mark.parametrize("path", ["/", "/streams/demo/", "/captures/{}/"])
 def test_no_page_shows_a_credential(client: Client, path: str) -> None:
     capture = make_finished(URL_WITH_SECRET)
-    assert SECRET not in client.get(path.format(capture.pk)).content.decode()
+    response = client.get(path.format(capture.pk))
+    assert "rtsp://camera.example:8554/demo" in response.content.decode() or path == "/"
+    assert SECRET not in response.content.decode()
 
 
 # --- the page of a capture ------------------------------------------------------------------------
@@ -201,8 +226,8 @@ def test_no_page_shows_a_credential(client: Client, path: str) -> None:
     ("state", "says", "refreshes", "pictures"),
     [
         ("queued", "The capture is in progress, queued: 0 samples so far", True, 0),
-        ("in progress", "The capture is in progress, capturing: 2 samples so far", True, 0),
-        ("stopping", "The capture is being finished", True, 0),
+        ("in progress", "The capture is in progress, capturing: 2 samples so far", True, 2),
+        ("stopping", "The capture is being finished", True, 2),
         ("failed", "The last thing that went wrong: Not there.", False, 0),
         ("too few", "Not enough frames were captured: 4 of 9.", False, 1),
         ("complete", "The 9 brightest of 9 samples, best first.", False, 1),
@@ -216,7 +241,8 @@ def test_a_captures_page_says_how_it_stands(
     page = read(response.content.decode())
     assert response.status_code == 200
     assert says in page.text
-    assert any("url=" in value for value in page.values("meta", "content")) == refreshes
+    assert ("hx-get" in page.attributes["live"]) == refreshes
+    assert ("noscript" in page.tags) == refreshes
     assert len(page.values("img", "src")) == pictures
 
 
@@ -231,8 +257,8 @@ def test_pages_say_what_is_worth_saying_and_what_was_left_out(client: Client) ->
     assert Notice.FROZEN.words in read(client.get("/").content.decode()).text
     page = read(client.get(f"/captures/{capture.pk}/").content.decode()).text
     assert Notice.FROZEN.words in page
-    assert "12 pictures: something of them, or before them, was lost or damaged" in page
-    assert "8 samples: the same picture again" in page
+    assert "12 pictures: something of them, or before them, was lost or damaged" in " ".join(page.split())
+    assert "8 samples: the same picture again" in " ".join(page.split())
 
 
 def test_a_captures_page_lists_its_frames_best_first(client: Client) -> None:
@@ -260,6 +286,13 @@ def test_an_unknown_capture_is_a_404(client: Client, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
+@pytest.mark.parametrize(("accept", "says"), [(CURL, "There is no such page"), (BROWSER, "<h1>"), (API, "not_found")])
+def test_what_is_not_there_is_said_in_the_form_that_is_asked_for(client: Client, accept: str, says: str) -> None:
+    response = client.get("/nowhere", headers={"accept": accept})
+    assert response.status_code == 404
+    assert says in response.content.decode()
+
+
 def test_an_older_capture_keeps_its_page(client: Client) -> None:
     old = make_finished(frames=9)
     make_finished(frames=1)
@@ -270,7 +303,7 @@ def test_reading_writes_nothing(client: Client) -> None:
     capture = make_capture()
     record(capture, frames=1)
     before = (Stream.objects.values().get(), Capture.objects.values().get())
-    for path in ("/", f"/captures/{capture.pk}/", "/livez", "/readyz"):
+    for path in ("/", "/streams/demo/", f"/captures/{capture.pk}/", "/livez", "/readyz"):
         client.get(path)
     assert (Stream.objects.values().get(), Capture.objects.values().get()) == before
 
@@ -287,16 +320,16 @@ def test_the_first_page_says_for_how_many_each_queued_stream_waits(client: Clien
     queue(4)
     Stream.objects.filter(name="demo").update(status="capturing")
     text = read(client.get("/").content.decode()).text
-    assert text.count("All slots are taken (2): begins when") == 2
-    assert "All slots are taken (2): begins when another capture has ended." in text
-    assert "All slots are taken (2): begins when 2 other captures have ended." in text
+    assert text.count("All slots are taken (2): capturing begins when") == 2
+    assert "All slots are taken (2): capturing begins when another capture has ended." in text
+    assert "All slots are taken (2): capturing begins when 2 other captures have ended." in text
 
 
 def test_the_first_page_says_that_there_is_no_slot_at_all(client: Client) -> None:
     make_host(slots=0)
     queue(1)
     text = read(client.get("/").content.decode()).text
-    assert "No host has a slot." in text
+    assert "No host has a slot" in text
     assert "has ended" not in text
 
 
@@ -352,6 +385,7 @@ def database_out_of_reach(folder: Path) -> Iterator[None]:
 
 ASKED: dict[str, Callable[[Client, str], Response]] = {
     "index": lambda client, accept: client.get("/", headers={"accept": accept}),
+    "stream": lambda client, accept: client.get("/streams/demo/", headers={"accept": accept}),
     "capture": lambda client, accept: client.get("/captures/1/", headers={"accept": accept}),
     "start": lambda client, accept: start(client, accept=accept),
     "stop": lambda client, accept: stop(client, accept=accept),
@@ -388,8 +422,19 @@ def test_a_fault_of_our_own_is_not_taken_for_the_database(client: Client, monkey
         raise ValueError("a fault")
 
     monkeypatch.setattr("streams.queries.room", broken)
-    assert client.get("/").status_code == 500
+    response = client.get("/")
+    assert response.status_code == 500
+    page = read(response.content.decode())
+    assert page.faults == []
+    assert [link for link in page.loaded() if not link.startswith("data:")] == []
+    assert "internal_error" in page.text
 
 
 def test_a_host_that_is_not_ours_is_refused() -> None:
     assert Client(headers={"host": "evil.example"}).get("/").status_code == 400
+
+
+def test_what_browsers_ask_for_by_themselves_is_there(client: Client) -> None:
+    response = client.get("/favicon.ico")
+    assert (response.status_code, response["Location"]) == (301, "/static/streams/icon.svg")
+    assert (settings.BASE_DIR / "streams" / "static" / "streams" / "icon.svg").is_file()

@@ -1,0 +1,260 @@
+"""The pages for people: all streams, one stream, one capture. Each address gives the page and what is live of it."""
+
+import hashlib
+from collections import Counter
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.db.models.fields.files import FieldFile
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, HttpResponseRedirect, JsonResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.templatetags.static import static
+from django.urls import reverse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
+
+from . import answers, outcomes, queries, results, services
+from .answers import call
+from .engine.errors import AddressRefused
+from .forms import StreamForm
+from .models import Capture, Status, Stream
+
+CARDS = 60  # a page of 200 took a third of a second to render, at each look of each tab
+TROUBLED = "trouble"
+FILTERS = {"": "All", TROUBLED: "Needs attention", **dict(Status.choices)}
+# Title, code and sentence.
+_ERRORS = {
+    400: ("That did not work", "bad_request", "The request could not be understood."),
+    403: ("Not for you", "forbidden", "This is not open to you."),
+    404: ("Nothing here", "not_found", "There is no such page, stream, capture or picture, or not any more."),
+}
+
+
+# --- all streams ----------------------------------------------------------------------------------
+
+
+@require_safe
+def index(request: HttpRequest) -> HttpResponse:
+    return _index(request, StreamForm())
+
+
+@csrf_exempt
+def streams(request: HttpRequest) -> HttpResponse:
+    """Where the form goes; whoever reloads a refused one sees all streams."""
+    return redirect("index") if request.method in ("GET", "HEAD") else _begin(request)
+
+
+@call
+def _begin(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
+    """To the stream's page; or the form again with its mistakes, which is a page like others: 200."""
+    form = StreamForm(fields)
+    if form.is_valid():
+        try:
+            started = services.start(form.wish())
+        except services.StartRefused as error:
+            form.add_error("name" if error.field == "name" else "rtsp_url", str(error))
+        except AddressRefused as error:
+            form.add_error("rtsp_url", str(error))
+        else:
+            return _see(reverse("stream", args=[started.capture.stream.name]))
+    return _index(request, form)
+
+
+def _index(request: HttpRequest, form: StreamForm) -> HttpResponse:
+    words = request.GET.get("q", "").strip()[:100]
+    chosen = request.GET.get("status", "")
+    every = queries.all_streams()
+    shown = [stream for stream in every if _is_chosen(stream, chosen) and _is_found(stream, words)]
+    page = Paginator(shown, CARDS).get_page(request.GET.get("page"))
+    room = queries.room()
+    context = {
+        "cards": _cards(list(page), room),
+        "page": page,
+        "before_url": _address(chosen, words, page.number - 1),
+        "next_url": _address(chosen, words, page.number + 1),
+        "total": len(every),
+        "troubled": sum(map(queries.is_troubled, every)),
+        "filters": _filters(every, chosen, words),
+        "words": words,
+        "chosen": chosen,
+        "has_host": room.slots is not None,
+        "live_url": _address(chosen, words, page.number),
+        "form": form,
+        "site": request.build_absolute_uri("/")[:-1],
+    }
+    return _live(request, "streams/index.html", context)
+
+
+def _is_chosen(stream: Stream, chosen: str) -> bool:
+    if chosen == TROUBLED:
+        return queries.is_troubled(stream)
+    return chosen not in FILTERS or chosen in ("", stream.status)
+
+
+def _is_found(stream: Stream, words: str) -> bool:
+    return words.lower() in f"{stream.name} {stream.url} {stream.error_code}".lower()
+
+
+def _filters(every: list[Stream], chosen: str, words: str) -> list[dict[str, Any]]:
+    """How many streams there are of each status that any has, and where they are shown."""
+    counts = Counter(stream.status for stream in every)
+    counts[""], counts[TROUBLED] = len(every), sum(map(queries.is_troubled, every))
+    return [
+        {
+            "key": key,
+            "label": label,
+            "count": counts[key],
+            "url": _address(key, words),
+            "is_chosen": key == chosen,
+        }
+        for key, label in FILTERS.items()
+        if counts[key] or key == chosen
+    ]
+
+
+def _address(chosen: str, words: str, number: int = 1) -> str:
+    given = (("status", chosen), ("q", words), ("page", number if number > 1 else ""))
+    asked = urlencode({key: value for key, value in given if value})
+    return reverse("index") + (f"?{asked}" if asked else "")
+
+
+def _cards(shown: list[Stream], room: queries.Room) -> list[dict[str, Any]]:
+    """Each with what it waits for, if it is queued."""
+    ahead = room.ahead_by_stream()
+    return [
+        {
+            "stream": card.stream,
+            "capture": card.capture,
+            "best_id": card.best_id,
+            "is_troubled": queries.is_troubled(card.stream),
+            "waiting": _waiting(room, ahead.get(card.stream.pk, 0) if card.stream.status == Status.QUEUED else 0),
+        }
+        for card in queries.cards(shown)
+    ]
+
+
+def _waiting(room: queries.Room, ahead: int) -> str:
+    return outcomes.why_not_yet(room.slots or 0, ahead) if ahead else ""
+
+
+# --- one stream -----------------------------------------------------------------------------------
+
+
+@require_safe
+def stream(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(_streams(), name=name)
+    capture = found.captures.order_by("-id").first()
+    if capture:
+        capture.stream = found
+    frames = list(queries.ranked_frames(capture)) if capture else []
+    context = {
+        "stream": found,
+        "capture": None,
+        "frames": frames,
+        "history": Paginator(queries.history(found), queries.PAGE_LENGTH).get_page(request.GET.get("page")),
+        "live_url": request.get_full_path(),
+    }
+    if capture:
+        context |= results.context(capture, frames)
+    return _live(request, "streams/stream.html", context)
+
+
+@call
+def start(request: HttpRequest, fields: dict[str, str], name: str) -> HttpResponse:
+    """Capture it again with the settings that it has."""
+    found = get_object_or_404(Stream, name=name)
+    try:
+        services.start_again(found)
+    except services.StartRefused as error:
+        return answers.refusal(request, 409, error.code, str(error))
+    except AddressRefused as error:
+        return answers.refusal(request, 400, error.code, str(error))
+    return _see(reverse("stream", args=[name]))
+
+
+@call
+def stop(request: HttpRequest, fields: dict[str, str], name: str) -> HttpResponse:
+    """To the page of the capture that ends: it says when the grid is there."""
+    capture = services.stop(get_object_or_404(_streams(), name=name))
+    if capture is None:
+        return answers.refusal(request, 404, "no_capture", f"{name} has no capture: there is nothing to stop.")
+    return _see(reverse("capture", args=[capture.pk]))
+
+
+def _streams() -> "QuerySet[Stream]":
+    return Stream.objects.defer("credentials")
+
+
+# --- one capture ----------------------------------------------------------------------------------
+
+
+@require_safe
+def capture(request: HttpRequest, capture_id: int) -> HttpResponse:
+    rows = Capture.objects.select_related("stream").defer("stream__credentials")
+    found = get_object_or_404(rows, pk=capture_id)
+    frames = list(queries.ranked_frames(found))
+    if answers.wants(request) == "json":
+        return JsonResponse(outcomes.result_data(found, frames))
+    context = results.context(found, frames)
+    context |= {
+        "grid": reverse("grid", args=[capture_id]) if _is_there(found.grid) else "",
+        "live_url": reverse("capture", args=[capture_id]),
+    }
+    return _live(request, results.TEMPLATE, context)
+
+
+def _is_there(image: FieldFile) -> bool:
+    """A storage that is away says nothing of the picture."""
+    try:
+        return bool(image) and image.storage.exists(str(image.name))
+    except OSError:
+        return True
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+def _live(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    """The whole page; to a page that looks again its live part, or 304 if that is as it was."""
+    is_part = bool(request.htmx)  # type: ignore[attr-defined]  # its middleware's
+    base = "part.html" if is_part else "base.html"
+    response = answers.page(request, template, {**context, "base": base})
+    if not is_part:
+        return response
+    tag = hashlib.sha256(response.content).hexdigest()[:16]
+    if request.htmx.ptag == tag:  # type: ignore[attr-defined]
+        return HttpResponseNotModified()
+    response["HX-PTag"] = tag
+    return response
+
+
+def _see(url: str) -> HttpResponse:
+    """After a POST: the page to read next."""
+    response = HttpResponseRedirect(url)
+    response.status_code = 303
+    return response
+
+
+@require_safe
+def icon(request: HttpRequest) -> HttpResponse:
+    """Browsers ask for it where a page names none: the admin's, and pictures by themselves."""
+    return redirect(static("streams/icon.svg"), permanent=True)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _error(request, 400)
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _error(request, 403)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _error(request, 404)
+
+
+def _error(request: HttpRequest, status: int) -> HttpResponse:
+    title, code, words = _ERRORS[status]
+    return answers.refusal(request, status, code, words, title=title)
