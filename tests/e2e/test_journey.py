@@ -2,9 +2,11 @@
 
 import re
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -84,7 +86,7 @@ def test_what_a_client_is_told_shown_and_kept(tmp_path: Path, small_feed: GstSer
         first, second = service.end("small"), service.end("small")
         assert (first.status_code, second.status_code) == (200, 200)
         assert first.text == second.text
-        history_keeps_the_grid_for_those_who_may_see_it(service, capture, Page(first.text).grid())
+        history_keeps_the_grid(service, capture, Page(first.text).grid())
         with Rows(f"sqlite:///{tmp_path / 'data' / 'db.sqlite3'}") as rows:
             wait_for(lambda: jobs_done(rows) == {"place": True, "finish": True}, "both kinds of jobs, done")
         service.stop()
@@ -111,7 +113,7 @@ def stopped_after_four_samples_it_shows_and_keeps_what_there_is(service: Service
     assert marks(page.grid(), count) == sorted(range(0, 2 * count, 2), key=lambda second: -SMALL.plan[second])
     history = signed_in(service).get(f"{service.url}/admin/streams/capture/{capture}/change/", timeout=30)
     assert f"{count} of 9" in history.text
-    assert history.text.count("/frames/") == count
+    assert history.text.count("/small.jpg") == count
 
 
 def a_dozen_streams_run_beside_each_other(service: Service) -> None:
@@ -127,11 +129,16 @@ def a_dozen_streams_run_beside_each_other(service: Service) -> None:
             assert (camera.clients, camera.teardowns) == (0, 1)
 
 
-def history_keeps_the_grid_for_those_who_may_see_it(service: Service, capture: int, shown: Picture) -> None:
+def history_keeps_the_grid(service: Service, capture: int, shown: Picture) -> None:
     grid_url = f"{service.url}/captures/{capture}/grid.jpg"
-    assert "/admin/login/" in requests.get(grid_url, timeout=30).url
-    kept = sheet.decode_jpeg(signed_in(service).get(grid_url, timeout=30).content)
-    assert np.array_equal(kept, shown)
+    answer = requests.get(grid_url, timeout=30)
+    assert np.array_equal(sheet.decode_jpeg(answer.content), shown)
+    again = requests.get(grid_url, headers={"If-None-Match": answer.headers["ETag"]}, timeout=30)
+    assert (again.status_code, again.content) == (304, b"")
+    archive = requests.get(f"{service.url}/captures/{capture}/capture.zip", timeout=30)
+    with zipfile.ZipFile(BytesIO(archive.content)) as kept:
+        assert (kept.testzip(), len(kept.namelist())) == (None, 11)
+        assert kept.read("grid.jpg") == answer.content
 
 
 def the_page_opens_from_disk_in_a_browser(html: str, folder: Path) -> None:

@@ -1,0 +1,144 @@
+"""A capture as a zip file: its grid, its frames best first, and what is known of it as JSON."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db.models.fields.files import FieldFile
+
+from . import pictures
+from .engine.timeline import Bucket, Timeline
+from .models import Capture, Frame
+
+GRID, FACTS = "grid.jpg", "capture.json"
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip can name
+_FILE_MODE = 0o100644 << 16  # a plain file that its owner writes and all read
+
+
+class _Window(BytesIO):
+    """A file of which only the end is in memory: what was taken is gone, and counts for its positions.
+
+    The entry that is being written can be gone back to, so its size and checksum stand before it: readers that read
+    a zip as it comes need that of entries that are not compressed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken_bytes = 0
+
+    def tell(self) -> int:
+        return self._taken_bytes + super().tell()
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return self._taken_bytes + super().seek(position - (0 if whence else self._taken_bytes), whence)
+
+    def take(self) -> bytes:
+        data = self.getvalue()
+        self._taken_bytes += len(data)
+        super().seek(0)
+        self.truncate()
+        return data
+
+
+def parts(capture: Capture, frames: Sequence[Frame], facts: Mapping[str, Any]) -> Iterator[bytes]:
+    """The zip in parts of one picture each, stored as they are: JPEG does not get smaller. `frames` best first.
+
+    A picture that cannot be read is left out; `facts`, which come last, say so. Asks the database nothing.
+    """
+    window = _Window()
+    missing = []
+    with ZipFile(window, "w", ZIP_STORED) as archive:
+        for name, image, moment in _entries(capture, frames):
+            try:
+                archive.writestr(_entry(name, moment), pictures.read(image))
+            except (pictures.NoPicture, OSError):
+                missing.append(name)
+            yield window.take()
+        told = json.dumps({**facts, "missing_files": missing}, cls=DjangoJSONEncoder, indent=2) + "\n"
+        archive.writestr(_entry(FACTS, capture.finished_at or datetime.now(UTC)), told)
+    yield window.take()
+
+
+def facts(capture: Capture, frames: Sequence[Frame], timeline: Timeline | None) -> dict[str, Any]:
+    """What is known of the capture and its frames, best first; times in UTC, scores 0 to 255. In the API's words."""
+    error = {"code": capture.error_code, "message": capture.error_text} if capture.error_code else None
+    return {
+        "id": capture.pk,
+        "stream": capture.stream.name,
+        "url": capture.stream.url,
+        "interval": capture.interval_s,
+        "count": capture.count,
+        "transport": capture.transport,
+        "started_at": capture.started_at,
+        "stop_requested_at": capture.stop_requested_at,
+        "finished_at": capture.finished_at,
+        "ending": capture.ending or None,
+        "error": error,
+        "host": capture.host_name or None,
+        "samples": capture.samples,
+        "missed": capture.missed,
+        "rejected": capture.rejected,
+        "repeated": capture.repeated,
+        "connections": capture.connections,
+        "last_sample_at": capture.last_sample_at,
+        "grid": GRID if capture.grid else None,
+        "frames": [
+            {
+                "rank": rank,
+                "file": name,
+                "number": frame.number,
+                "score": round(frame.score, 3),
+                "captured_at": frame.captured_at,
+                "width": frame.width,
+                "height": frame.height,
+            }
+            for (rank, frame), name in zip(enumerate(frames, 1), _names(frames), strict=True)
+        ],
+        "timeline": _timeline(timeline) if timeline else None,
+    }
+
+
+def _timeline(timeline: Timeline) -> dict[str, Any]:
+    return {
+        "began_at": datetime.fromtimestamp(timeline.began_at, UTC),
+        "width_s": timeline.width_s,
+        "buckets": [_bucket(at, bucket) for at, bucket in timeline],
+    }
+
+
+def _bucket(at: float, bucket: Bucket) -> dict[str, Any]:
+    """`at` is its middle."""
+    return {
+        "at": datetime.fromtimestamp(at, UTC),
+        "samples": bucket.samples,
+        "low": bucket.low if bucket.samples else None,
+        "high": bucket.high if bucket.samples else None,
+        "connections": bucket.connections,
+        "error": bucket.error_code or None,
+    }
+
+
+def _entries(capture: Capture, frames: Sequence[Frame]) -> Iterator[tuple[str, FieldFile, datetime]]:
+    if capture.grid:
+        yield GRID, capture.grid, capture.finished_at or capture.started_at
+    for name, frame in zip(_names(frames), frames, strict=True):
+        yield name, frame.image, frame.captured_at
+
+
+def _names(frames: Sequence[Frame]) -> list[str]:
+    """Best first also where files are sorted by name."""
+    digits = max(2, len(str(len(frames))))
+    return [
+        f"{rank:0{digits}}-{frame.captured_at:%Y%m%d-%H%M%S}-{frame.score:.1f}.jpg"
+        for rank, frame in enumerate(frames, 1)
+    ]
+
+
+def _entry(name: str, moment: datetime) -> ZipInfo:
+    entry = ZipInfo(name, max(_EARLIEST, moment.timetuple()[:6]))
+    entry.external_attr = _FILE_MODE
+    return entry

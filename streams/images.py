@@ -1,0 +1,120 @@
+"""The pictures that the service keeps, as they are, small, and all of a capture in one zip file."""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import datetime
+from functools import wraps
+from pathlib import PurePosixPath
+
+from django.db.models.fields.files import FieldFile
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.shortcuts import get_object_or_404
+from django.utils.cache import get_conditional_response
+from django.utils.http import content_disposition_header, http_date
+from django.views.decorators.http import require_safe
+
+from . import archive, pictures, queries
+from .models import Capture, Frame
+
+RETRY_AFTER_S = 5
+# A file's name is given once and its content never changes, so a browser need not ask again. `private`: what a camera
+# sees is for whoever asked, and not for a cache on the way.
+KEEP = "private, max-age=31536000, immutable"
+
+View = Callable[..., HttpResponseBase]
+
+
+def picture(view: View) -> View:
+    """Every picture goes out through here: 404 for one that is not there, 503 while the storage is away."""
+
+    @require_safe
+    @wraps(view)
+    def guarded(request: HttpRequest, **ids: int) -> HttpResponseBase:
+        try:
+            return view(request, **ids)
+        except pictures.NoPicture:
+            raise Http404("There is no such picture.") from None
+        except OSError:
+            return _away()
+
+    return guarded
+
+
+@picture
+def grid_image(request: HttpRequest, capture_id: int) -> HttpResponseBase:
+    return _grid(request, capture_id)
+
+
+@picture
+def grid_small(request: HttpRequest, capture_id: int) -> HttpResponseBase:
+    return _grid(request, capture_id, is_small=True)
+
+
+@picture
+def frame_image(request: HttpRequest, frame_id: int) -> HttpResponseBase:
+    return _frame(request, frame_id)
+
+
+@picture
+def frame_small(request: HttpRequest, frame_id: int) -> HttpResponseBase:
+    return _frame(request, frame_id, is_small=True)
+
+
+@picture
+def capture_zip(request: HttpRequest, capture_id: int) -> HttpResponseBase:
+    """Of a capture in progress what there is now."""
+    capture = get_object_or_404(Capture.objects.select_related("stream").defer("stream__credentials"), pk=capture_id)
+    frames = list(queries.ranked_frames(capture))
+    if frames:
+        with suppress(pictures.NoPicture):
+            pictures.read(frames[0].image)  # a storage that is away is told before the answer has begun
+    facts = archive.facts(capture, frames, queries.timeline_of(capture))
+    parts: Iterable[bytes] = [] if request.method == "HEAD" else archive.parts(capture, frames, facts)
+    response = StreamingHttpResponse(parts, content_type="application/zip")
+    response["Content-Disposition"] = content_disposition_header(True, f"{_base_name(capture)}.zip")
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _grid(request: HttpRequest, capture_id: int, *, is_small: bool = False) -> HttpResponseBase:
+    rows = Capture.objects.select_related("stream").only("grid", "started_at", "finished_at", "stream__name")
+    capture = get_object_or_404(rows, pk=capture_id)
+    name = f"{_base_name(capture)}-grid.jpg"
+    return _answer(request, capture.grid, name, capture.finished_at or capture.started_at, is_small)
+
+
+def _frame(request: HttpRequest, frame_id: int, *, is_small: bool = False) -> HttpResponseBase:
+    rows = Frame.objects.select_related("capture__stream")
+    frame = get_object_or_404(rows.only("image", "captured_at", "capture__stream__name"), pk=frame_id)
+    name = f"{frame.capture.stream.name}-{frame.captured_at:%Y-%m-%d-%H%M%S}.jpg"
+    return _answer(request, frame.image, name, frame.captured_at, is_small)
+
+
+def _answer(
+    request: HttpRequest, image: FieldFile, name: str, written_at: datetime, is_small: bool
+) -> HttpResponseBase:
+    if not image:
+        raise pictures.NoPicture
+    etag = f'"{PurePosixPath(str(image.name)).stem}{"-small" if is_small else ""}"'
+    response = get_conditional_response(request, etag=etag, last_modified=int(written_at.timestamp()))
+    if response is None:
+        jpeg = pictures.read(image)
+        response = HttpResponse(pictures.small(jpeg) if is_small else jpeg, content_type="image/jpeg")
+        response["Content-Disposition"] = content_disposition_header("download" in request.GET, name) or "inline"
+    response["ETag"] = etag
+    response["Last-Modified"] = http_date(written_at.timestamp())
+    response["Cache-Control"] = KEEP
+    return response
+
+
+def _base_name(capture: Capture) -> str:
+    return f"{capture.stream.name}-{capture.started_at:%Y-%m-%d-%H%M}"
+
+
+def _away() -> HttpResponse:
+    response = HttpResponse(
+        "The pictures are away: try again in a moment.\n", content_type="text/plain; charset=utf-8", status=503
+    )
+    response["Retry-After"] = str(RETRY_AFTER_S)
+    response["Cache-Control"] = "no-store"
+    return response
