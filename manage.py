@@ -6,7 +6,11 @@ import sys
 
 
 def main() -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rtspsite.settings")
+    from streams import given_address  # before anything that takes a while: nobody shall see a camera's password
+
+    given_address.conceal(sys.argv[1:])
+    settings = "rtspsite.bare" if sys.argv[1:2] == ["capture"] else "rtspsite.settings"
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings)
     try:
         from django.core.management import execute_from_command_line
     except ImportError as error:

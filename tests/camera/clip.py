@@ -114,11 +114,11 @@ def encode(scene: Scene) -> Clip:
 def _encoded(scene: Scene) -> Clip:
     if "TEST_DATA" in os.environ:
         with cached_mp4(scene, Path(os.environ["TEST_DATA"]) / "clips").open("rb") as kept:
-            return _read(scene, kept)
+            return read_mp4(scene, kept)
     file = io.BytesIO()
     _write(scene, file)
     file.seek(0)
-    return _read(scene, file)
+    return read_mp4(scene, file)
 
 
 def write_mp4(scene: Scene, path: Path) -> None:
@@ -269,7 +269,8 @@ def _fingerprint(scene: Scene) -> str:
     return hashlib.sha256(f"{_RECIPE} {scene!r}".encode()).hexdigest()[:20]
 
 
-def _read(scene: Scene, file: IO[bytes]) -> Clip:
+def read_mp4(scene: Scene, file: IO[bytes]) -> Clip:
+    """A film of that scene's codec and size, encoded without re-ordering or as the scene says."""
     with av.open(file, "r", format="mp4") as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]

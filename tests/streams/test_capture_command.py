@@ -1,0 +1,331 @@
+"""`manage.py capture`: one camera to one picture, with no service."""
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import cv2
+import pytest
+from django.core.management import CommandError, call_command
+
+from streams import given_address, whole_file
+from streams.engine import solo
+from streams.engine.address import parse
+from streams.engine.clock import Stop
+from streams.engine.report import Settings, State
+from streams.engine.solo import Solo
+from streams.exits import Exit
+from streams.management.commands import capture as command
+from tests.camera.clip import Scene
+from tests.camera.server import ScriptedCamera
+from tests.streams.processes import ROOT
+from tests.streams.waiting import until
+
+# Seconds of different brightness; the film begins anew after them.
+SCENE = Scene(160, 120, plan=(40.0, 200.0, 90.0, 150.0, 60.0, 180.0), fps=10)
+SECRET = "s3cr3t-w0rd"
+LIMIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def camera() -> Iterator[ScriptedCamera]:
+    with ScriptedCamera(SCENE, username="admin", password=SECRET) as camera:
+        yield camera
+
+
+@contextmanager
+def capturing(*arguments: str, stderr: int = subprocess.PIPE, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+    """The command in a process of its own, whose environment no service could start with."""
+    env = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "DATABASE_URL": "nonsense", **variables}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "capture", *arguments],
+        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(LIMIT_S)
+
+
+def refusal(*arguments: str) -> tuple[int, str]:
+    """Exit code and sentence of a command that must not begin."""
+    with pytest.raises(CommandError) as caught:
+        call_command("capture", *arguments)
+    return caught.value.returncode, str(caught.value)
+
+
+# --- a capture ------------------------------------------------------------------------------------
+
+
+def test_the_brightest_samples_become_a_grid_and_one_json_object(camera: ScriptedCamera, tmp_path: Path) -> None:
+    grid, frames, data = tmp_path / "grid.jpg", tmp_path / "new" / "frames", tmp_path / "data"
+    grid.write_text("an old one")
+    arguments = ["--interval", "1", "--duration", "4.2", "--count", "3", "--output", str(grid)]
+    with capturing(
+        "rtsp://admin@" + camera.url.removeprefix("rtsp://"), *arguments, "--frames-dir", str(frames), "--json",
+        CAMERA_PASSWORD=SECRET, DATA_DIR=str(data), MEDIA_ROOT=str(data),
+    ) as process:  # fmt: skip
+        said, lines = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == Exit.DONE, lines
+    result = json.loads(said)
+    assert (result["code"], result["error"], result["ended_by"]) == ("complete", None, "duration")
+    assert (result["url"], result["interval"], result["count"], result["transport"]) == (camera.url, 1.0, 3, "tcp")
+    assert result["samples"] >= 4
+    assert result["connections"] == 1
+    scores = [frame["score"] for frame in result["frames"]]
+    assert scores == pytest.approx([200, 150, 90], abs=1.5), "not the brightest of the film's first seconds"
+    assert [frame["rank"] for frame in result["frames"]] == [1, 2, 3]
+    assert [Path(frame["path"]).name for frame in result["frames"]] == [f"frame-0{n}.jpg" for n in (1, 2, 3)]
+    for frame in result["frames"]:
+        picture = cv2.imread(frame["path"])
+        assert picture is not None
+        assert picture.shape == (120, 160, 3)
+        assert abs(cv2.mean(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))[0] - frame["score"]) < 2
+    assert cv2.imread(result["output"]) is not None
+    assert result["output"] == str(grid)
+    assert lines.splitlines() == ["connecting", "capturing codec=h264 size=160x120"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.jpg", "media", "new"], (
+        "something else was written"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_early_with_what_there_is(
+    camera: ScriptedCamera, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Meanwhile the camera's password is in no list of processes, and the old picture stays."""
+    grid = tmp_path / "grid.jpg"
+    grid.write_text("an old one")
+    arguments = ["--interval", "0.1", "--count", "100", "--output", str(grid), "--json"]
+    with capturing(camera.url_with_credentials, *arguments) as process:
+        assert process.stderr
+        assert "connecting" in process.stderr.readline()
+        assert "capturing" in process.stderr.readline()
+        assert SECRET not in shown_by_the_system()
+        assert grid.read_text() == "an old one"
+        process.send_signal(number)
+        said, error = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == Exit.NOT_ENOUGH_FRAMES, error
+    result = json.loads(said)
+    assert (result["code"], result["ended_by"]) == ("not_enough_frames", "signal")
+    assert 1 <= len(result["frames"]) < 100
+    assert cv2.imread(str(grid)) is not None
+    assert f"{len(result['frames'])} of 100" in error
+    assert SECRET not in said + error
+
+
+def shown_by_the_system() -> str:
+    """The arguments of every process, but of this one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.parent.name != str(os.getpid()):
+                found.append(path.read_bytes().decode(errors="replace"))
+    return "\n".join(found)
+
+
+def test_at_a_terminal_a_bar_tells_samples_and_the_best_score(camera: ScriptedCamera, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    told: list[bytes] = []
+
+    def listen() -> None:
+        with suppress(OSError):  # the other end is closed
+            while data := os.read(ours, 65_536):
+                told.append(data)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    arguments = ["--interval", "0.2", "--duration", "2", "--count", "2", "--output", str(tmp_path / "grid.jpg")]
+    with capturing("-", *arguments, "--password-stdin", stderr=theirs) as process:
+        os.close(theirs)
+        typed = f"rtsp://admin@{camera.url.removeprefix('rtsp://')}\n{SECRET}\n"
+        said, _ = process.communicate(typed, timeout=LIMIT_S)
+    listener.join(LIMIT_S)
+    os.close(ours)
+    bar = b"".join(told).decode()
+    assert process.returncode == Exit.DONE, bar
+    assert "capturing: " in bar
+    assert "samples, best " in bar
+    assert "/2 s" in bar
+    assert said.startswith(f"{tmp_path / 'grid.jpg'}: The 2 brightest of ")
+
+
+def test_a_camera_that_is_not_there_costs_no_picture_and_tells_why(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.jpg"
+    grid.write_text("an old one")
+    arguments = ["--duration", "0.3", "--output", str(grid), "--json"]
+    with ScriptedCamera(SCENE) as camera:
+        url = camera.url
+    with capturing(url, *arguments) as process:
+        said, lines = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == Exit.NO_FRAME
+    result = json.loads(said)
+    assert (result["code"], result["error"]["code"], result["output"]) == ("no_frame", "unreachable", None)
+    assert "reconnecting error=unreachable attempt=1" in lines
+    assert lines.splitlines()[-1].startswith("CommandError: Not one frame was captured.")
+    assert grid.read_text() == "an old one"
+
+
+def test_what_cannot_work_is_told_before_the_camera_is_asked(camera: ScriptedCamera, tmp_path: Path) -> None:
+    before = camera.connections
+    url = camera.url
+    (tmp_path / "a file").touch()
+    codes = {
+        refusal("http://camera.example/demo")[0]: "not RTSP",
+        refusal("rtsp://169.254.169.254/demo")[0]: "never connected to",
+    }
+    assert codes.keys() == {Exit.USAGE}
+    for wrong in ("--interval=0", "--interval=nan", "--count=101", "--count=1.5", "--duration=0"):
+        assert "must be" in refusal(url, wrong)[1], wrong
+    places = {
+        str(tmp_path / "nowhere" / "grid.jpg"): "No such file",
+        str(tmp_path): "is a folder",
+        "/dev/null": "is no regular file",
+    }
+    for place, words in places.items():
+        code, said = refusal(url, "--output", place)
+        assert code == Exit.CANNOT_WRITE
+        assert words in said
+    code, said = refusal(url, "--output", str(tmp_path / "x.jpg"), "--frames-dir", str(tmp_path / "a file"))
+    assert code == Exit.CANNOT_WRITE
+    assert camera.connections == before
+
+
+def test_a_refusal_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandError):
+        call_command("capture", f"http://admin:{SECRET}@camera.example/", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert told["code"] == "invalid_url"
+    assert told["fields"]["rtsp_url"]["code"] == "invalid_url"
+    assert SECRET not in str(told)
+
+
+def test_the_second_signal_ends_it_at_once() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with command._told_to_end() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(stop.is_set)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# --- its recorder ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_another_recorder_goes_on_where_one_ends(
+    camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch, end: signal.Signals
+) -> None:
+    monkeypatch.setattr(solo, "SILENT_S", 1.0)
+    stop = Stop()
+    with Solo(Settings(parse(camera.url_with_credentials), 0.1, 3)) as capture:
+        until(lambda: capture.counters.samples >= 12, LIMIT_S, lambda: capture.look(stop))
+        before, best = capture.counters.samples, capture.pictures[0]
+        assert capture._process
+        os.kill(capture._process.pid, end)
+        codes = set()
+
+        def look() -> None:
+            capture.look(stop)
+            codes.add(capture.status.error_code)
+
+        until(lambda: capture.counters.samples > before + 3 and capture.counters.connections == 2, LIMIT_S, look)
+        capture.leave()
+        assert "recorder_died" in codes
+        assert capture.pictures[0].score >= best.score
+        assert [picture.score for picture in capture.pictures] == sorted(
+            (picture.score for picture in capture.pictures), reverse=True
+        )
+        numbers = [picture.number for picture in capture.pictures]
+        assert len(set(numbers)) == 3
+        assert max(numbers) <= capture.counters.samples
+
+
+def test_an_error_that_is_never_retried_ends_it() -> None:
+    stop = Stop()
+    with Solo(Settings(parse("rtsp://169.254.169.254/demo"), 1.0, 3)) as capture:
+        until(lambda: capture.is_over, LIMIT_S, lambda: capture.look(stop))
+        assert (capture.status.state, capture.status.error_code) == (State.FAILED, "address_refused")
+        assert capture.pictures == []
+
+
+# --- the address ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        (f"rtsp://admin:{SECRET}@camera.example/demo", "rtsp://camera.example/demo"),
+        (f"rtsp://camera.example/demo?token={SECRET}", "rtsp://camera.example/demo?token=***"),
+        (f"RTSP://admin:{SECRET}@[broken/demo", "RTSP://***"),
+        ("rtsp://CAMERA.example/demo", "rtsp://CAMERA.example/demo"),
+        ("--output=grid.jpg", "--output=grid.jpg"),
+    ],
+)
+def test_an_argument_is_shown_without_credentials(argument: str, shown: str) -> None:
+    assert given_address.shown(argument) == shown
+
+
+def test_address_and_password_are_lines_of_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"rtsp://admin@camera.example/demo\n{SECRET} \n"))
+    address = given_address.read("-", is_password_on_stdin=True)
+    assert (address.username, address.password, address.host) == ("admin", f"{SECRET} ", "camera.example")
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("-", ""),
+        ("rtsp://admin@camera.example/", ""),
+        ("rtsp://camera.example/", "x\n"),
+        ("rtsp://a:b@c.example/", "x\n"),
+    ],
+)
+def test_a_password_that_cannot_be_taken_is_told(monkeypatch: pytest.MonkeyPatch, text: str, typed: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    with pytest.raises(given_address.BadAddress) as caught:
+        given_address.read(text, is_password_on_stdin=True)
+    assert caught.value.code == "invalid_url"
+
+
+def test_the_password_of_the_environment_is_for_a_user_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMERA_PASSWORD", SECRET)
+    passwords = {
+        text: given_address.read(text).password
+        for text in ("rtsp://admin@camera.example/", "rtsp://admin:own@camera.example/", "rtsp://camera.example/")
+    }
+    assert list(passwords.values()) == [SECRET, "own", None]
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "grid.jpg"
+    target.mkdir()
+    with pytest.raises(whole_file.CannotWrite):
+        whole_file.write(target, b"data")
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "latest.jpg").symlink_to(tmp_path / "grid.jpg")
+    whole_file.check(tmp_path / "latest.jpg")
+    whole_file.write(tmp_path / "latest.jpg", b"data")
+    assert (tmp_path / "latest.jpg").is_symlink()
+    assert (tmp_path / "grid.jpg").read_bytes() == b"data"
+
+
+def test_the_help_has_every_exit_code() -> None:
+    told = {line.split()[0] for line in command.EPILOG.partition("exit codes:")[2].splitlines() if line.strip()}
+    assert {str(int(code)) for code in command.EXITS.values()} <= told
