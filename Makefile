@@ -10,7 +10,10 @@ WORKERS ?= 6
 RECONNECTS ?= 300
 STORM_S ?= 180
 ARGS ?=
+KEEP ?=
 export VENV PYTHON
+# Else each of the tests' some hundred processes would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # What the tests and the benchmark use beside Python packages: a real RTSP server (GStreamer's, with encoders), a browser,
 # and ffmpeg, which the benchmark makes its film with and compares with; ss (iproute2) counts what its feed delivers.
@@ -31,6 +34,10 @@ setup: ## Make the virtual environment and install the pinned packages
 run: setup ## Migrate, then serve on PORT (8000) with capturing on, until Ctrl-C
 	@PYTHON="$(VENV)/bin/python" exec scripts/serve.sh
 
+.PHONY: demo
+demo: setup ## Capture three scripted cameras, served on PORT (8000), until Ctrl-C; KEEP=folder keeps what was captured
+	@PYTHON="$(VENV)/bin/python" KEEP="$(KEEP)" exec scripts/demo.sh
+
 .PHONY: setup-dev
 setup-dev: ## Install what the tests need, system packages too
 	@scripts/packages.sh $(PACKAGES)
@@ -49,6 +56,10 @@ bench: setup-dev ## Measure this service and its peers side by side: make bench 
 soak: setup-dev ## RECONNECTS (300) on one recorder: its memory stays as it is; kill -9 of anything for STORM_S (180)
 	SOAK_RECONNECTS=$(RECONNECTS) "$(VENV)/bin/python" -m pytest -s tests/engine/test_soak.py
 	STORM_S=$(STORM_S) "$(VENV)/bin/python" -m pytest -s tests/e2e/test_storm.py
+
+.PHONY: screenshots
+screenshots: setup-dev ## Make the pictures of README.md anew, of the demo's cameras (two minutes)
+	SCREENSHOTS=docs "$(VENV)/bin/python" -m pytest tests/e2e/test_pictures.py
 
 .PHONY: lint
 lint: setup-dev ## Check style, types, layers, migrations and deployment settings

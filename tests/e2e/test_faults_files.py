@@ -21,7 +21,7 @@ from tests.servers import Database
 
 CAMERAS = 4
 COUNT = 3
-KILLING_S = 10.0
+KILLING_S = 6.0
 END_OF_JPEG = b"\xff\xd9"
 # Brighter every second: whatever is saved is evicted three seconds later, and its file goes.
 SCENE = Scene(160, 120, tuple(10.0 + 2 * second for second in range(120)), fps=10)

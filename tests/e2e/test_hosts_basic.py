@@ -15,7 +15,7 @@ from tests.e2e.scenes import brightest
 from tests.e2e.service import wait_for
 from tests.e2e.site import Host, Site, is_running, kill, wait_until_gone
 from tests.figures import Figure
-from tests.servers import Database, Redis
+from tests.servers import Database
 
 # Nine seconds of ten stand out, in no order that a service could guess; what follows never enters.
 PLAN = (120.0, 200.0, 80.0, 220.0, 140.0, 60.0, 180.0, 100.0, 160.0, 240.0, *(20.0,) * 50)
@@ -121,21 +121,3 @@ def the_host_goes_at_once_and_comes_back(site: Site, cameras: list[ScriptedCamer
     north.start()
     north.wait_until_ready()
     wait_for(lambda: [camera.connections for camera in cameras] == [2] * 3, "each camera's second viewer")
-
-
-def test_the_main_journey_with_redis_and_sqlite(tmp_path: Path, own_redis: Redis, clip: Clip) -> None:
-    """On each database without Redis: test_two_hosts_share_eight_captures and test_journey.py."""
-    with (
-        ScriptedCamera(clip) as camera,
-        Site(tmp_path, redis_url=own_redis.url) as site,
-        Rows(site.database_url) as rows,
-    ):
-        capture = site.website.begin(camera.url)
-        journey_ends_with_the_nine_brightest(site, rows, capture, {capture: camera})
-        wait_for(lambda: not site.hosts["north"].recorders, "the recorder's end")
-        assert jobs_queued(own_redis) >= 2
-
-
-def jobs_queued(broker: Redis) -> int:
-    with broker.client() as client:
-        return int(client.info("commandstats").get("cmdstat_rpush", {"calls": 0})["calls"])

@@ -1,6 +1,6 @@
 """Processes die at random while clients start and stop captures: nothing captured is lost, nothing is left over.
 
-`make soak` has three minutes of it, a plain test run twenty seconds (STORM_S).
+`make soak` has three minutes of it, a plain test run twelve seconds (STORM_S).
 """
 
 import fcntl
@@ -27,7 +27,7 @@ from tests.e2e.site import Part, Site, Website, kill, wait_until_gone
 from tests.figures import Figure
 from tests.servers import Database
 
-STORM_S = float(os.environ.get("STORM_S", "20"))
+STORM_S = float(os.environ.get("STORM_S", "12"))
 KILL_EVERY_S = 0.3
 CAMERAS = 6
 SETTLED_S = 120.0

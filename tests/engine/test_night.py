@@ -40,7 +40,7 @@ ENCODERS = {"cavlc": {"preset": "ultrafast"}, "cabac": {"preset": "veryfast", "p
 RATE_CONTROL = {"x264-params": "keyint=50:min-keyint=50:scenecut=0:bframes=0:threads=2:sliced-threads=0", "qp": "24"}
 # Each so manyth RTP packet, and how many nights of it: what is asked for, and a line that nobody would put up with.
 RARELY, OFTEN = 1000, 60
-NIGHTS = {RARELY: 2, OFTEN: 1}
+NIGHTS = {RARELY: 3, OFTEN: 2}
 BLOCK_PX = 8
 # Of a block's mean. JPEG of quality 92 moves it by 0.7 at most (measured over these films).
 TOLERANCE = 1.0

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from django.contrib.contenttypes.management import create_contenttypes
 from django.db import connections
+from django.db.models.signals import post_migrate
 from django.test import Client
 from pytest_django import Settings
 
@@ -13,6 +15,13 @@ from tests.streams.builders import SITE
 # In memory, SQLite's threads share one cache and its table locks, which no busy timeout waits for.
 if connections["default"].vendor == "sqlite":
     connections["default"].settings_dict["TEST"]["NAME"] = os.path.join(os.environ["TEST_DATA"], "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> None:
+    """After each test that commits Django empties all tables; it would make permissions anew that nobody is given."""
+    assert post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+    assert post_migrate.disconnect(create_contenttypes)
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +41,5 @@ def client() -> Client:
 @pytest.fixture(autouse=True)
 def site(settings: Settings) -> None:
     settings.ALLOWED_HOSTS = [SITE]
+    settings.WHITENOISE_AUTOREFRESH = True  # else each new client lists all files of the admin: 20 ms
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a safe one takes 0.2 s

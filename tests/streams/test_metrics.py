@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from django.db.models.functions import Now
@@ -12,9 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import DjangoAssertNumQueries
 
 from streams import claims, metrics, services
-from streams.engine.session import Counters, State, Status
+from streams.engine.report import Counters, State, Status
 from streams.models import Capture, Host, Stream
-from tests.servers import Redis
 from tests.streams.builders import (
     NOON,
     SECRET,
@@ -29,8 +27,7 @@ from tests.streams.builders import (
     record,
     silence,
 )
-from tests.streams.processes import ROOT, manage
-from tests.streams.test_health import probe, unused_port
+from tests.streams.processes import ROOT
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -298,42 +295,3 @@ def test_the_number_of_queries_does_not_grow_with_streams(
     with django_assert_num_queries(7):
         found = metrics.read()
     assert len(found.captures) == streams
-
-
-# --- what is away ---------------------------------------------------------------------------------
-
-
-def test_without_the_database_it_says_so_and_no_more(tmp_path: Path) -> None:
-    url = f"postgres://keeper:{SECRET}@127.0.0.1:{unused_port()}/name"
-    answers, _ = probe(tmp_path, "/metrics", DATABASE_URL=url)
-    status, text = answers["/metrics"]
-    assert status == 200
-    found = told(text)
-    assert set(found) == {"info", "database_up", "broker_up", "storage_free_bytes"}
-    assert found["database_up"] == found["broker_up"] == {(): 0.0}
-
-
-def test_jobs_that_wait_in_redis_are_counted(tmp_path: Path, redis: Redis) -> None:
-    url = redis.new_database()
-    with redis.client(url) as broker:
-        broker.rpush("django_q:rtspsite:q", "one", "two", "three")
-    found = scrape_with_redis(tmp_path, url)
-    assert found["broker_up"] == {(): 1.0}
-    assert found["jobs_queued"] == {(): 3.0}
-
-
-def test_without_redis_it_says_so_and_the_rest(tmp_path: Path) -> None:
-    found = scrape_with_redis(tmp_path, f"redis://:{SECRET}@127.0.0.1:{unused_port()}/0")
-    assert found["broker_up"] == {(): 0.0}
-    assert "jobs_queued" not in found
-    assert found["database_up"] == {(): 1.0}
-    assert "streams" in found
-
-
-def scrape_with_redis(folder: Path, url: str) -> dict[str, dict[Labels, float]]:
-    """What a website says whose jobs wait in Redis."""
-    manage(folder, "prepare", REDIS_URL=url)
-    answers, done = probe(folder, "/metrics", REDIS_URL=url)
-    assert answers["/metrics"][0] == 200
-    assert SECRET not in done.stdout + done.stderr
-    return told(answers["/metrics"][1])
