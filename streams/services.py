@@ -348,9 +348,9 @@ def checkpoint(
     go last: at any instant each row has its whole file. Raises ClaimLost, and then leaves nothing behind; OSError
     when a file cannot be written.
     """
-    is_quiet = not report.fresh and not report.timeline and report.status == known
-    if is_quiet:  # most often: one statement, no transaction
+    if not report.fresh and report.status == known:  # most often: one statement, no transaction
         _save_counters(claim, base, report)
+        _save_timeline(claim, report.timeline)
         return frozenset(number for number, _ in report.board) - later
     frames = _write_files(claim.capture_id, report.fresh)
     is_committing = False
@@ -358,8 +358,7 @@ def checkpoint(
         with transaction.atomic():
             _save_counters(claim, base, report)
             evicted = _save_frames(claim, report, frames, later) if frames else []
-            if report.timeline:
-                _save_timeline(claim, report.timeline)
+            _save_timeline(claim, report.timeline)
             if report.status != known:
                 _save_status(claim, report.status)
             is_committing = True
@@ -519,8 +518,13 @@ def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
 
 
 def _save_timeline(claim: Claim, data: str) -> None:
-    row = Timeline(capture_id=claim.capture_id, data=data)
-    Timeline.objects.bulk_create([row], update_conflicts=True, update_fields=["data"], unique_fields=["capture"])
+    """If there is one to save: one statement, fenced by itself, but for the first time."""
+    if not data or Timeline.objects.filter(capture__in=claim.rows()).update(data=data):
+        return
+    with transaction.atomic():
+        if not claim.rows().select_for_update().exists():
+            raise ClaimLost
+        Timeline.objects.update_or_create(capture_id=claim.capture_id, defaults={"data": data})
 
 
 def _save_frames(claim: Claim, report: Report, frames: list[Frame], later: frozenset[int]) -> list[Frame]:

@@ -390,8 +390,9 @@ class Supervisor:
     def _try_to_start(self, row: Wanted) -> None:
         try:
             self._start(row)
-        except OSError as error:  # no process or memory left: another tick, or another host
-            log.error("capture=%s recorder not started error=%s", row.capture_id, error.strerror)
+        except OSError as error:  # no process or memory left: later, or another host
+            log.error("capture=%s recorder not started error=%s", row.capture_id, error.strerror or error)
+            self._restarts.setdefault(row.capture_id, _Restart()).note_death(time.monotonic(), 0.0)
         except CaptureError as error:  # an address that this version does not take
             with contextlib.suppress(ClaimLost):
                 self._fail(self._claim(row), error.code, str(error))

@@ -27,9 +27,9 @@ CLOSE_S = 5.0
 FRAME_S = 30.0
 # The same as long as no key frame has come: smart codecs send one in 48 s (1200 pictures) at the worst.
 KEY_FRAME_S = 120.0
-# The timeline is said again when it has grown by a sixth, within these limits: somebody may watch the first minute.
+# The timeline is said again when it has grown by a quarter, within these limits: somebody may watch the first minute.
 TIMELINE_S = (2.0, 10.0)
-TIMELINE_GROWTH = 1 / 6
+TIMELINE_GROWTH = 1 / 4
 # Samples whose lateness is remembered.
 REMEMBERED = 1000
 OTHER = {"tcp": "udp", "udp": "tcp"}

@@ -444,7 +444,8 @@ def test_a_timeline_is_said_more_rarely_as_it_grows_and_not_without_news() -> No
             said_s.append(second)
     waits = [later - earlier for earlier, later in itertools.pairwise(said_s)]
     assert waits == sorted(waits)
-    assert [float(waits[0]), float(waits[-1])] == list(TIMELINE_S)
+    assert TIMELINE_S[0] <= waits[0] < 4
+    assert waits[-1] == TIMELINE_S[1]
     clock.passed_s = 200.0
     assert Timeline.decode(session.report().timeline).samples == 6 + 120
     clock.passed_s = 300.0

@@ -24,7 +24,7 @@ from streams.claims import Candidate, Claim, ClaimLost
 from streams.engine import sheet
 from streams.engine.errors import AddressRefused
 from streams.engine.notices import Notice
-from streams.engine.session import Counters, State, Status
+from streams.engine.report import Counters, State, Status
 from streams.models import Capture, Frame, Host, Stream, Timeline
 from streams.services import Totals
 from tests.engine.builders import a_timeline
@@ -148,13 +148,32 @@ def test_a_capture_without_a_timeline_or_with_a_broken_one_has_none() -> None:
     assert queries.timeline_of(capture) is None
 
 
-def test_who_lost_the_claim_saves_no_timeline() -> None:
+@pytest.mark.parametrize("times", [0, 1])
+def test_who_lost_the_claim_saves_no_timeline(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the first one nor a later one, also if it is lost between the counters and the timeline."""
     capture = make_capture()
     claim = make_claim(capture)
+    first = replace(make_report(), timeline=a_timeline([1.0]))
+    for _ in range(times):
+        services.checkpoint(claim, Totals(), first)
     steal(capture.pk)
+    second = replace(make_report(), timeline=a_timeline([1.0, 2.0]))
     with pytest.raises(ClaimLost):
-        services.checkpoint(claim, Totals(), replace(make_report(), timeline=a_timeline()), make_report().status)
-    assert queries.timeline_of(capture) is None
+        services.checkpoint(claim, Totals(), second, second.status)
+    monkeypatch.setattr(services, "_save_counters", lambda *_: None)
+    with pytest.raises(ClaimLost):
+        services.checkpoint(claim, Totals(), second, second.status)
+    found = queries.timeline_of(capture)
+    assert (found.samples if found else 0) == times
+
+
+def test_a_timeline_costs_one_statement_more_and_no_transaction() -> None:
+    claim = make_claim(make_capture())
+    report = replace(make_report(), timeline=a_timeline())
+    services.checkpoint(claim, Totals(), report, report.status)
+    with CaptureQueriesContext(connection) as seen:
+        services.checkpoint(claim, Totals(), report, report.status)
+    assert len(seen) == 2
 
 
 def test_what_left_the_leaderboard_leaves_no_row_and_no_file(media: Path) -> None:

@@ -666,6 +666,25 @@ def test_frames_that_cannot_be_written_do_not_hold_up_other_captures(
     assert poison.frames.count() == 0
 
 
+def test_a_recorder_that_cannot_be_started_is_told_and_tried_again_later_and_later(
+    camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The socket of the fork server lies in TMPDIR: a path of more than 108 bytes is an error without a number."""
+    capture = make_capture(camera.url, interval_s=INTERVAL_S)
+
+    def refuse(*_: Any) -> None:
+        raise OSError("AF_UNIX path too long")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(supervisor, "RecorderProcess", refuse)
+        for _ in range(50):
+            north.tick()
+    lines = [message for message in caplog.messages if "not started" in message]
+    assert 2 <= len(lines) < 10
+    assert lines[0] == f"capture={capture.pk} recorder not started error=AF_UNIX path too long"
+    run(north, lambda: Capture.objects.get().samples)
+
+
 def test_a_tick_outlives_what_one_captures_storage_does_to_it(
     camera: ScriptedCamera, north: Supervisor, refusing: Refusing
 ) -> None:
