@@ -46,9 +46,11 @@ def pytest_report_header() -> str:
 # What these ask of the database others do as well, and tests/e2e has whole services on PostgreSQL.
 ON_SQLITE_ALONE = (
     "test_admin.py",
+    "test_admin_costs.py",
     "test_api_docs.py",
     "test_api_schema.py",
     "test_bad_input.py",
+    "test_page_costs.py",
     "test_pages.py",
     "test_retention_life.py",
     "test_storage.py",
