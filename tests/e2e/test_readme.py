@@ -2,10 +2,12 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from streams.engine import sheet
 from tests.camera.clip import Scene
 from tests.camera.server import ScriptedCamera
 from tests.e2e.page import Page, marks
@@ -30,6 +32,24 @@ def test_the_curl_lines_start_a_capture_and_bring_its_grid(tmp_path: Path) -> No
     assert len(set(marks(page.grid(), 9))) == 9
 
 
+def test_the_line_without_a_service_brings_a_grid(tmp_path: Path) -> None:
+    """For less than its minute: fewer frames than nine are a code of their own, and their grid is there."""
+    [line] = [line.strip() for line in README.splitlines() if "manage.py capture" in line]
+    scene = Scene(320, 240, plan(8, levels=18, tail_s=42), fps=10)
+    with ScriptedCamera(scene, host="127.0.0.1") as camera:
+        shorter = line.replace("--duration 60", "--duration 2").replace(
+            "camera.example:8554", f"127.0.0.1:{camera.port}"
+        )
+        assert shorter.count(str(camera.port)) == shorter.count("--duration 2") == 1
+        words = shorter.replace(".venv/bin/python manage.py", f"{sys.executable} {ROOT / 'manage.py'}").split()
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stderr
+    said = re.search(r"captured: (\d) of 9", done.stderr)
+    assert said, done.stderr
+    count = int(said[1])
+    assert len(set(marks(sheet.decode_jpeg((tmp_path / "grid.jpg").read_bytes()), count))) == count >= 2
+
+
 def localised(line: str, camera_port: int, service_port: int) -> str:
     """The same line for a camera and a service on this machine."""
     assert "camera.example:8554" in line or "/stop" in line
@@ -43,7 +63,7 @@ def shell(line: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("command", re.findall(r"^    make ([a-z-]+)$", README, re.M))
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"(?:^    |`)make ([a-z-]+)", README, re.M))))
 def test_each_make_command_exists(command: str) -> None:
     assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.M)
 
