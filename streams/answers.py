@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.cache import patch_vary_headers
 from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.csrf import csrf_exempt
 
@@ -54,6 +55,14 @@ def wants(request: HttpRequest) -> str:
     return "html" if "text/html" in accept else "text"
 
 
+def data(found: dict[str, Any], status: int = 200) -> HttpResponse:
+    return of_the_moment(JsonResponse(found, status=status))
+
+
+def text(words: str, status: int = 200) -> HttpResponse:
+    return of_the_moment(HttpResponse(words + "\n", content_type="text/plain; charset=utf-8", status=status))
+
+
 def page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
     return _guarded(render(request, template, context, status=status), PAGE_POLICY)
 
@@ -81,19 +90,25 @@ def refusal(
     """/stop, whose answer is saved as a page, answers with one in any case."""
     lines = [words] if isinstance(words, str) else words
     if wants(request) == "json":
-        return JsonResponse({"code": code, "message": " ".join(lines), "fields": fields or {}}, status=status)
+        return data({"code": code, "message": " ".join(lines), "fields": fields or {}}, status)
     context = {"title": title, "lines": lines, "code": code}
     if request.path == reverse("stop"):
         return one_file(request, "streams/message.html", context, status)
     if wants(request) == "html":
         return page(request, "streams/message.html", context, status)
-    return HttpResponse("\n".join(lines) + "\n", content_type="text/plain; charset=utf-8", status=status)
+    return text("\n".join(lines), status)
+
+
+def of_the_moment(response: HttpResponse) -> HttpResponse:
+    """Kept by nobody; and who keeps it nevertheless takes no part for the page, and no JSON for either."""
+    response["Cache-Control"] = "no-store"
+    patch_vary_headers(response, ["Accept", "HX-Request"])
+    return response
 
 
 def _guarded(response: HttpResponse, policy: str) -> HttpResponse:
     response["Content-Security-Policy"] = policy + UNFRAMED
-    response["Cache-Control"] = "no-store"
-    return response
+    return of_the_moment(response)
 
 
 @cache

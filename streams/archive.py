@@ -10,8 +10,8 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models.fields.files import FieldFile
 
-from . import pictures
-from .engine.timeline import Bucket, Timeline
+from . import facts, pictures
+from .engine.timeline import Timeline
 from .models import Capture, Frame
 
 GRID, FACTS = "grid.jpg", "capture.json"
@@ -44,10 +44,10 @@ class _Window(BytesIO):
         return data
 
 
-def parts(capture: Capture, frames: Sequence[Frame], facts: Mapping[str, Any]) -> Iterator[bytes]:
+def parts(capture: Capture, frames: Sequence[Frame], known: Mapping[str, Any]) -> Iterator[bytes]:
     """The zip in parts of one picture each, stored as they are: JPEG does not get smaller. `frames` best first.
 
-    A picture that cannot be read is left out; `facts`, which come last, say so. Asks the database nothing.
+    A picture that cannot be read is left out; what is `known`, which comes last, says so. Asks the database nothing.
     """
     window = _Window()
     missing = []
@@ -58,67 +58,22 @@ def parts(capture: Capture, frames: Sequence[Frame], facts: Mapping[str, Any]) -
             except (pictures.NoPicture, OSError):
                 missing.append(name)
             yield window.take()
-        told = json.dumps({**facts, "missing_files": missing}, cls=DjangoJSONEncoder, indent=2) + "\n"
-        archive.writestr(_entry(FACTS, capture.finished_at or datetime.now(UTC)), told)
+        words = json.dumps({**known, "missing_files": missing}, cls=DjangoJSONEncoder, indent=2) + "\n"
+        archive.writestr(_entry(FACTS, capture.finished_at or datetime.now(UTC)), words)
     yield window.take()
 
 
-def facts(capture: Capture, frames: Sequence[Frame], timeline: Timeline | None) -> dict[str, Any]:
+def known(capture: Capture, frames: Sequence[Frame], timeline: Timeline | None) -> dict[str, Any]:
     """What is known of the capture and its frames, best first; times in UTC, scores 0 to 255. In the API's words."""
-    error = {"code": capture.error_code, "message": capture.error_text} if capture.error_code else None
     return {
-        "id": capture.pk,
-        "stream": capture.stream.name,
+        **facts.of_capture(capture),
         "url": capture.stream.url,
-        "interval": capture.interval_s,
-        "count": capture.count,
-        "transport": capture.transport,
-        "started_at": capture.started_at,
-        "stop_requested_at": capture.stop_requested_at,
-        "finished_at": capture.finished_at,
-        "ending": capture.ending or None,
-        "error": error,
-        "host": capture.host_name or None,
-        "samples": capture.samples,
-        "missed": capture.missed,
-        "rejected": capture.rejected,
-        "repeated": capture.repeated,
-        "connections": capture.connections,
-        "last_sample_at": capture.last_sample_at,
         "grid": GRID if capture.grid else None,
         "frames": [
-            {
-                "rank": rank,
-                "file": name,
-                "number": frame.number,
-                "score": round(frame.score, 3),
-                "captured_at": frame.captured_at,
-                "width": frame.width,
-                "height": frame.height,
-            }
+            {"file": name, **facts.of_frame(rank, frame)}
             for (rank, frame), name in zip(enumerate(frames, 1), _names(frames), strict=True)
         ],
-        "timeline": _timeline(timeline) if timeline else None,
-    }
-
-
-def _timeline(timeline: Timeline) -> dict[str, Any]:
-    return {
-        "began_at": datetime.fromtimestamp(timeline.began_at, UTC),
-        "width_s": timeline.width_s,
-        "buckets": [_bucket(at, bucket) for at, bucket in timeline],
-    }
-
-
-def _bucket(at: float, bucket: Bucket) -> dict[str, Any]:
-    """`at` is its middle."""
-    return {
-        "at": datetime.fromtimestamp(at, UTC),
-        "samples": bucket.samples,
-        "low": bucket.low if bucket.samples else None,
-        "high": bucket.high if bucket.samples else None,
-        "connections": bucket.connections,
-        "error": bucket.error_code or None,
+        "timeline": facts.of_timeline(timeline),
     }
 
 

@@ -96,7 +96,7 @@ def chart(capture: Capture, frames: Sequence[Frame], timeline: Timeline | None, 
     plot = _Plot(begins_at, max(ends_at, begins_at + capture.interval_s), *_levels(points, frames))
     runs = _runs(points, longest_s)
     gaps = _gaps(plot, points, max(moments), after, longest_s)
-    reconnects = _reconnects(plot, timeline)
+    again = _connected_again(timeline)
     return Chart(
         band="".join(_band(plot, run) for run in runs if len(run) > 1),
         line="".join(_line(plot, run) for run in runs if len(run) > 1),
@@ -106,10 +106,10 @@ def chart(capture: Capture, frames: Sequence[Frame], timeline: Timeline | None, 
         frames=tuple(_dot(plot, rank, frame) for rank, frame in reversed([*enumerate(frames, 1)])),
         gaps=gaps,
         told=_longest(gaps),
-        reconnects=reconnects,
+        reconnects=_reconnects(plot, again),
         hours=plot.hours(),
         levels=plot.levels(),
-        summary=_summary(points, frames, gaps, len(reconnects)),
+        summary=_summary(points, frames, gaps, sum(count for _, count in again)),
     )
 
 
@@ -143,7 +143,7 @@ def _ends_at(capture: Capture, last_at: float, longest_s: float, now: datetime) 
 
 
 def _levels(points: Sequence[_Point], frames: Sequence[Frame]) -> tuple[float, float]:
-    scores = [frame.score for frame in frames]
+    scores = [_score(frame) for frame in frames]
     low = min([point.bucket.low for point in points] + scores)
     high = max([point.bucket.high for point in points] + scores)
     spare = max(0.0, MIN_RANGE - (high - low)) / 2 + 0.06 * (high - low)
@@ -191,20 +191,23 @@ def _gap(plot: "_Plot", begin: float, end: float, happened: Bucket) -> Gap:
 
 
 def _longest(gaps: tuple[Gap, ...]) -> tuple[Gap, ...]:
-    longest = sorted(gaps, key=lambda gap: -gap.width_percent)[:GAPS_TOLD]
+    longest = set(sorted(gaps, key=lambda gap: -gap.width_percent)[:GAPS_TOLD])
     return tuple(gap for gap in gaps if gap in longest)
 
 
-def _reconnects(plot: "_Plot", timeline: Timeline | None) -> tuple[Dot, ...]:
-    """Where connections began, but for the first one."""
+def _reconnects(plot: "_Plot", again: Sequence[tuple[float, int]]) -> tuple[Dot, ...]:
+    return tuple(
+        Dot(plot.x_percent(at), 0.0, f"Connected again at {_clock(at, plot.span_s)}" + _times(count))
+        for at, count in again
+    )
+
+
+def _connected_again(timeline: Timeline | None) -> list[tuple[float, int]]:
+    """When and how often connections began, but for the first one."""
     began = [(at, bucket.connections) for at, bucket in timeline or () if bucket.connections]
     if began:
         began[0] = (began[0][0], began[0][1] - 1)
-    return tuple(
-        Dot(plot.x_percent(at), 0.0, f"Connected again at {_clock(at, plot.span_s)}" + _times(count))
-        for at, count in began
-        if count
-    )
+    return [(at, count) for at, count in began if count]
 
 
 def _times(count: int) -> str:
@@ -214,7 +217,12 @@ def _times(count: int) -> str:
 def _dot(plot: "_Plot", rank: int, frame: Frame) -> Dot:
     at = frame.captured_at.timestamp()
     words = f"Rank {rank}: {frame.score:.1f} at {_clock(at, plot.span_s)}"
-    return Dot(plot.x_percent(at), plot.y_px(frame.score), words, is_best=rank == 1)
+    return Dot(plot.x_percent(at), plot.y_px(_score(frame)), words, is_best=rank == 1)
+
+
+def _score(frame: Frame) -> float:
+    """As a recorder should have reported it."""
+    return min(255.0, max(0.0, frame.score))
 
 
 def _line(plot: "_Plot", run: Sequence[_Point]) -> str:
@@ -230,7 +238,8 @@ def _band(plot: "_Plot", run: Sequence[_Point]) -> str:
 
 def _summary(points: Sequence[_Point], frames: Sequence[Frame], gaps: Sequence[Gap], reconnects: int) -> str:
     if not points:
-        return f"Brightness of the {len(frames)} frames that were kept; of the other samples none was noted."
+        kept = "frame that was kept" if len(frames) == 1 else f"{len(frames)} frames that were kept"
+        return f"Brightness of the {kept}; of the other samples none was noted."
     low = min(point.bucket.low for point in points)
     high = max(point.bucket.high for point in points)
     samples = sum(point.bucket.samples for point in points)

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation
 from django.http import HttpRequest, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
+from django.utils.http import is_same_domain
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _BROKEN = re.compile("[\ufffd\ud800-\udfff]")  # what is left of bytes or escapes that are no UTF-8
@@ -95,7 +96,14 @@ def is_cross_site(request: HttpRequest) -> bool:
     if site not in ("same-origin", "none"):
         return True
     origin = request.headers.get("Origin")
-    return origin is not None and _host_of(origin) != request.get_host()
+    return origin is not None and _host_of(origin) != request.get_host() and not _is_trusted(origin)
+
+
+def _is_trusted(origin: str) -> bool:
+    """Whether it is ours, where a proxy changes the host name: CSRF_TRUSTED_ORIGINS, with "*." for each subdomain."""
+    scheme, _, host = origin.partition("://")
+    trusted = (known.partition("://") for known in settings.CSRF_TRUSTED_ORIGINS)
+    return any(scheme == its and is_same_domain(host, name.removeprefix("*")) for its, _, name in trusted)
 
 
 def _host_of(origin: str) -> str | None:

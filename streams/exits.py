@@ -19,4 +19,4 @@ class Exit(IntEnum):
     NOT_YET = 8
     """Wanted, and not done within the time."""
     KILLED = 130
-    """By a second Ctrl-C, as shells count it."""
+    """By Ctrl-C (`capture`: by a second one), as shells count it."""

@@ -134,7 +134,9 @@ class StreamForm(StartForm):
         super().full_clean()
         if self.is_bound:
             shown, self.has_hidden_credentials = self._shown_again(self.data.get("rtsp_url", ""))
-            self.data = {**self.data, "rtsp_url": shown}
+            # An address that was pasted into a wrong field is not shown again at all.
+            others = {name: value for name, value in self.data.items() if "@" not in value}
+            self.data = {**others, "rtsp_url": shown}
         for name in list(self.errors)[:1]:
             self.fields[name].widget.attrs["autofocus"] = True
 

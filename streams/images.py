@@ -1,6 +1,6 @@
 """The pictures that the service keeps, as they are, small, and all of a capture in one zip file."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import wraps
@@ -17,9 +17,9 @@ from . import archive, pictures, queries
 from .models import Capture, Frame
 
 RETRY_AFTER_S = 5
-# A file's name is given once and its content never changes, so a browser need not ask again. `private`: what a camera
-# sees is for whoever asked, and not for a cache on the way.
-KEEP = "private, max-age=31536000, immutable"
+# A browser asks whether it is still the same, which costs one query: ids begin anew with a new database, under the
+# same address of the same machine. `private`: what a camera sees is for whoever asked, not for a cache on the way.
+KEEP = "private, no-cache"
 
 View = Callable[..., HttpResponseBase]
 
@@ -68,9 +68,8 @@ def capture_zip(request: HttpRequest, capture_id: int) -> HttpResponseBase:
     if frames:
         with suppress(pictures.NoPicture):
             pictures.read(frames[0].image)  # a storage that is away is told before the answer has begun
-    facts = archive.facts(capture, frames, queries.timeline_of(capture))
-    parts: Iterable[bytes] = [] if request.method == "HEAD" else archive.parts(capture, frames, facts)
-    response = StreamingHttpResponse(parts, content_type="application/zip")
+    known = archive.known(capture, frames, queries.timeline_of(capture))
+    response = StreamingHttpResponse(archive.parts(capture, frames, known), content_type="application/zip")
     response["Content-Disposition"] = content_disposition_header(True, f"{_base_name(capture)}.zip")
     response["Cache-Control"] = "no-store"
     return response

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models.fields.files import FieldFile
 
-from . import queries, services
+from . import facts, queries, services
 from .models import Capture, Frame, Status
 
 STOP_WAIT_S = 10.0
@@ -38,7 +38,12 @@ def started_data(started: services.Started) -> dict[str, Any]:
     }
 
 
-def why_not_yet(slots: int, waits_for: int) -> str:
+def why_not_yet(slots: int | None, waits_for: int) -> str:
+    """What a capture that is queued waits for; empty if it is about to begin. No slots at all: no host."""
+    if slots is None:
+        return "No supervisor is running: capturing begins when one is (manage.py supervise)."
+    if waits_for == 0:
+        return ""
     if slots == 0:
         return "No host has a slot (CAPTURE_SLOTS)."
     return f"All slots are taken ({slots}): capturing begins when {ended(waits_for)}."
@@ -77,7 +82,8 @@ def sentence(capture: Capture, frames: int) -> str:
         case "not_enough_frames":
             return f"Not enough frames were captured: {frames} of {capture.count}."
         case _:
-            return f"The {capture.count} brightest of {capture.samples} samples."
+            many = f"{capture.count} " if capture.count > 1 else ""
+            return f"The {many}brightest of {capture.samples} sample{'' if capture.samples == 1 else 's'}."
 
 
 def room_for(capture: Capture) -> queries.Room | None:
@@ -101,7 +107,7 @@ def result_data(capture: Capture, frames: list[Frame]) -> dict[str, Any]:
         "finished_at": capture.finished_at,
         "samples": capture.samples,
         "count": capture.count,
-        "error": {"code": capture.error_code, "message": capture.error_text} if capture.error_code else None,
+        "error": facts.problem(capture.error_code, capture.error_text),
         "frames": [
             {
                 "rank": rank,

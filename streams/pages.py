@@ -1,6 +1,7 @@
 """The pages for people: all streams, one stream, one capture. Each address gives the page and what is live of it."""
 
 import hashlib
+import re
 from collections import Counter
 from typing import Any
 from urllib.parse import urlencode
@@ -8,7 +9,7 @@ from urllib.parse import urlencode
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.db.models.fields.files import FieldFile
-from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect
 from django.templatetags.static import static
 from django.urls import reverse
@@ -24,6 +25,7 @@ from .models import Capture, Status, Stream
 CARDS = 60  # a page of 200 took a third of a second to render, at each look of each tab
 TROUBLED = "trouble"
 FILTERS = {"": "All", TROUBLED: "Needs attention", **dict(Status.choices)}
+_USERINFO = re.compile(r"(?<=://).*@")  # of an address that is looked for: the one that is kept has none
 # Title, code and sentence.
 _ERRORS = {
     400: ("That did not work", "bad_request", "The request could not be understood."),
@@ -63,10 +65,12 @@ def _begin(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
 
 
 def _index(request: HttpRequest, form: StreamForm) -> HttpResponse:
-    words = request.GET.get("q", "").strip()[:100]
+    words = _USERINFO.sub("", request.GET.get("q", "")).strip()[:100]
     chosen = request.GET.get("status", "")
+    chosen = chosen if chosen in FILTERS else ""
     every = queries.all_streams()
-    shown = [stream for stream in every if _is_chosen(stream, chosen) and _is_found(stream, words)]
+    found = [stream for stream in every if _is_found(stream, words)]
+    shown = [stream for stream in found if _is_chosen(stream, chosen)]
     page = Paginator(shown, CARDS).get_page(request.GET.get("page"))
     room = queries.room()
     context = {
@@ -76,7 +80,7 @@ def _index(request: HttpRequest, form: StreamForm) -> HttpResponse:
         "next_url": _address(chosen, words, page.number + 1),
         "total": len(every),
         "troubled": sum(map(queries.is_troubled, every)),
-        "filters": _filters(every, chosen, words),
+        "filters": _filters(found, chosen, words),
         "words": words,
         "chosen": chosen,
         "has_host": room.slots is not None,
@@ -90,17 +94,17 @@ def _index(request: HttpRequest, form: StreamForm) -> HttpResponse:
 def _is_chosen(stream: Stream, chosen: str) -> bool:
     if chosen == TROUBLED:
         return queries.is_troubled(stream)
-    return chosen not in FILTERS or chosen in ("", stream.status)
+    return chosen in ("", stream.status)
 
 
 def _is_found(stream: Stream, words: str) -> bool:
-    return words.lower() in f"{stream.name} {stream.url} {stream.error_code}".lower()
+    return words.lower() in f"{stream.name} {stream.url} {stream.error_code} {stream.error_text}".lower()
 
 
-def _filters(every: list[Stream], chosen: str, words: str) -> list[dict[str, Any]]:
-    """How many streams there are of each status that any has, and where they are shown."""
-    counts = Counter(stream.status for stream in every)
-    counts[""], counts[TROUBLED] = len(every), sum(map(queries.is_troubled, every))
+def _filters(found: list[Stream], chosen: str, words: str) -> list[dict[str, Any]]:
+    """How many of the streams that were found have each status, and where those are shown."""
+    counts = Counter(stream.status for stream in found)
+    counts[""], counts[TROUBLED] = len(found), sum(map(queries.is_troubled, found))
     return [
         {
             "key": key,
@@ -121,22 +125,22 @@ def _address(chosen: str, words: str, number: int = 1) -> str:
 
 
 def _cards(shown: list[Stream], room: queries.Room) -> list[dict[str, Any]]:
-    """Each with what it waits for, if it is queued."""
-    ahead = room.ahead_by_stream()
+    """Each with what it waits for, if it is queued. That no host lives is said once, above them all."""
+    ahead = {} if room.slots is None else room.ahead_by_stream()
     return [
         {
             "stream": card.stream,
             "capture": card.capture,
             "best_id": card.best_id,
             "is_troubled": queries.is_troubled(card.stream),
-            "waiting": _waiting(room, ahead.get(card.stream.pk, 0) if card.stream.status == Status.QUEUED else 0),
+            "waiting": _waiting(room.slots or 0, ahead.get(card.stream.pk, 0), card.stream),
         }
         for card in queries.cards(shown)
     ]
 
 
-def _waiting(room: queries.Room, ahead: int) -> str:
-    return outcomes.why_not_yet(room.slots or 0, ahead) if ahead else ""
+def _waiting(slots: int, ahead: int, stream: Stream) -> str:
+    return outcomes.why_not_yet(slots, ahead) if stream.status == Status.QUEUED else ""
 
 
 # --- one stream -----------------------------------------------------------------------------------
@@ -168,7 +172,7 @@ def start(request: HttpRequest, fields: dict[str, str], name: str) -> HttpRespon
     try:
         services.start_again(found)
     except services.StartRefused as error:
-        return answers.refusal(request, 409, error.code, str(error))
+        return answers.refusal(request, 404 if error.code == "unknown_stream" else 409, error.code, str(error))
     except AddressRefused as error:
         return answers.refusal(request, 400, error.code, str(error))
     return _see(reverse("stream", args=[name]))
@@ -196,7 +200,7 @@ def capture(request: HttpRequest, capture_id: int) -> HttpResponse:
     found = get_object_or_404(rows, pk=capture_id)
     frames = list(queries.ranked_frames(found))
     if answers.wants(request) == "json":
-        return JsonResponse(outcomes.result_data(found, frames))
+        return answers.data(outcomes.result_data(found, frames))
     context = results.context(found, frames)
     context |= {
         "grid": reverse("grid", args=[capture_id]) if _is_there(found.grid) else "",
@@ -225,7 +229,7 @@ def _live(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpR
         return response
     tag = hashlib.sha256(response.content).hexdigest()[:16]
     if request.htmx.ptag == tag:  # type: ignore[attr-defined]
-        return HttpResponseNotModified()
+        return answers.of_the_moment(HttpResponseNotModified())
     response["HX-PTag"] = tag
     return response
 

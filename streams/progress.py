@@ -4,6 +4,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Never, Protocol
 
 from tqdm import tqdm
@@ -64,7 +65,8 @@ class Bar:
     def show(self, capture: Solo, elapsed_s: float) -> None:
         status = capture.status
         if status != self._last and status.error_code:
-            self._bar.write(f"{status.error_code}: {printable(status.error_text)}", file=sys.stderr)
+            with suppress(OSError):  # the terminal was closed; what the bar itself writes tqdm guards
+                self._bar.write(f"{status.error_code}: {printable(status.error_text)}", file=sys.stderr)
         self._last = status
         self._bar.n = elapsed_s if self._duration_s is None else min(elapsed_s, self._duration_s)
         seconds = "" if self._duration_s is not None else f"{elapsed_s:.0f} s, "

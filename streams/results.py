@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from . import answers, chart, outcomes, queries
@@ -18,7 +18,7 @@ def answer(request: HttpRequest, capture: Capture) -> HttpResponse:
     frames = list(queries.ranked_frames(capture))
     status = _STATUS[outcomes.code_of(capture, len(frames))]
     if answers.wants(request) == "json":
-        return JsonResponse(outcomes.result_data(capture, frames), status=status)
+        return answers.data(outcomes.result_data(capture, frames), status)
     found = context(capture, frames)
     found |= {
         "grid": outcomes.data_uri(capture.grid),
@@ -30,12 +30,11 @@ def answer(request: HttpRequest, capture: Capture) -> HttpResponse:
 def context(capture: Capture, frames: list[Frame]) -> dict[str, Any]:
     """What every page of a capture shows. `frames` are all that it has, best first."""
     room = outcomes.room_for(capture)
-    ahead = room.ahead_of(capture.pk) if room else 0
     return {
         "capture": capture,
         "stream": capture.stream,
         "frames": frames,
         "code": outcomes.code_of(capture, len(frames)),
-        "waiting": outcomes.why_not_yet(room.slots or 0, ahead) if room and ahead else "",
+        "waiting": outcomes.why_not_yet(room.slots, room.ahead_of(capture.pk)) if room else "",
         "chart": chart.chart(capture, frames, queries.timeline_of(capture), datetime.now(UTC)),
     }

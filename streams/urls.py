@@ -1,27 +1,17 @@
 """The addresses of the service."""
 
-from django.urls import path, register_converter
-from django.urls.converters import StringConverter
+from django.urls import path
 
 from . import images, pages, views
-
-
-class Name(StringConverter):
-    """Without NUL, which PostgreSQL takes in no text."""
-
-    regex = r"[^/\x00]+"
-
-
-register_converter(Name, "name")
 
 urlpatterns = [
     path("", pages.index, name="index"),
     path("start", views.start, name="start"),
     path("stop", views.stop, name="stop"),
     path("streams/", pages.streams, name="streams"),
-    path("streams/<name:name>/", pages.stream, name="stream"),
-    path("streams/<name:name>/start", pages.start, name="stream_start"),
-    path("streams/<name:name>/stop", pages.stop, name="stream_stop"),
+    path("streams/<str:name>/", pages.stream, name="stream"),
+    path("streams/<str:name>/start", pages.start, name="stream_start"),
+    path("streams/<str:name>/stop", pages.stop, name="stream_stop"),
     path("captures/<int:capture_id>/", pages.capture, name="capture"),
     path("captures/<int:capture_id>/grid.jpg", images.grid_image, name="grid"),
     path("captures/<int:capture_id>/small.jpg", images.grid_small, name="grid_small"),

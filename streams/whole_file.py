@@ -12,14 +12,29 @@ class CannotWrite(Exception):
 
 def check(path: Path) -> None:
     """Whether a file can be written there, told before the work begins. Raises CannotWrite."""
-    target = path.resolve()
+    target = _target(path)
+    try:
+        _check_target(path, target)
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise CannotWrite(f"{path} cannot be written: {error.strerror}.") from None
+    _check_folder(target.parent)
+
+
+def _target(path: Path) -> Path:
+    """Where links lead. Raises CannotWrite."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # pathlib's way to tell a loop, until 3.13
+        raise CannotWrite(f"{path} cannot be written: its links lead nowhere, as in a loop.") from None
+
+
+def _check_target(path: Path, target: Path) -> None:
     if target.is_dir():
         raise CannotWrite(f"{path} is a folder.")
     if target.exists() and not target.is_file():  # it would be replaced: /dev/null for everybody
         raise CannotWrite(f"{path} is no regular file.")
     if target.exists() and not os.access(target, os.W_OK):
         raise CannotWrite(f"{path} may not be written.")
-    _check_folder(path.parent)
 
 
 def _check_folder(folder: Path) -> None:
@@ -43,7 +58,7 @@ def make_folder(folder: Path) -> None:
 
 def write(path: Path, data: bytes) -> None:
     """What was there before stays until all of it is on the disk. Raises CannotWrite."""
-    target = path.resolve()  # a link stays one
+    target = _target(path)  # a link stays one
     unfinished = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with open(unfinished, "xb") as file:

@@ -63,12 +63,12 @@ def streams(request: HttpRequest) -> Any:
 def create_stream(request: HttpRequest) -> Any:
     """Its name is the last part of the address unless one is given. 409: the address is another stream's."""
     created = services.create_stream(inputs.body(request, StartForm).wish())
-    return Status(201, Builder(request).stream(created))
+    return Status(201, Builder(request).stream(pk=created.pk))
 
 
 @call("GET", "/streams/{str:name}", "Read a stream", 404, tag=STREAMS, answers={"ok": schemas.Stream})
 def stream(request: HttpRequest, name: StreamName) -> schemas.Stream:
-    return Builder(request).stream(_stream(name))
+    return Builder(request).stream(name=name)
 
 
 @call(
@@ -86,7 +86,8 @@ def change_stream(request: HttpRequest, name: StreamName) -> schemas.Stream:
     """What is left out stays as it is. An address brings its credentials: one without any takes away those that
     there were. 409: it is being captured, or the address is another stream's."""
     form = inputs.body(request, ChangeForm)
-    return Builder(request).stream(services.change_stream(_stream(name), form.change()))
+    changed = services.change_stream(_stream(name), form.change())
+    return Builder(request).stream(pk=changed.pk)
 
 
 @call(

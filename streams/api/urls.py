@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -12,6 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 from ninja import NinjaAPI, Swagger
+from ninja.openapi.schema import OpenAPISchema
 
 from .. import doors
 from . import calls, errors
@@ -39,7 +40,18 @@ class Docs(Swagger):
         return response
 
 
-api = NinjaAPI(
+class Api(NinjaAPI):
+    """Tells of itself in OpenAPI as ninja does, but works it out once: it takes 0.15 s of a core."""
+
+    @cached_property
+    def _told(self) -> OpenAPISchema:
+        return super().get_openapi_schema()
+
+    def get_openapi_schema(self, **where: Any) -> OpenAPISchema:
+        return self._told
+
+
+api = Api(
     title="Stream captures",
     version="1",
     description="Captures frames of RTSP cameras and keeps the best. Moments are UTC in ISO 8601, intervals are "
@@ -59,16 +71,12 @@ def guarded(view: View) -> View:
     def guard(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if request.method not in _SAFE and doors.is_cross_site(request):
             return errors.refusal(403, "cross_site", "A page of another site may not do this.")
-        is_head = request.method == "HEAD"
-        if is_head:
+        if request.method == "HEAD":  # ninja knows none
             request.method = "GET"
         response = view(request, *args, **kwargs)
         if response.status_code == 405:
             response = _wrong_method(request, response)
         response.setdefault("Cache-Control", "no-store")
-        if is_head:  # gunicorn would leave the body away, and warn
-            response["Content-Length"] = len(response.content)
-            response.content = b""
         return response
 
     return csrf_exempt(guard)

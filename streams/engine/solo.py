@@ -20,6 +20,10 @@ SILENT_S = 10.0
 LEAVE_GRACE_S = LEAVE_S + 2.0
 
 
+class NoRecorder(Exception):
+    """One sentence."""
+
+
 class Solo:
     """The recorder is a process as in the service: a camera that hangs inside C code cannot keep this one.
 
@@ -41,8 +45,13 @@ class Solo:
         self._started_s = self._start_at_s = self._pulled_s = 0.0
 
     def __enter__(self) -> Self:
-        """Raises OSError if no process can be made."""
-        self._start()
+        """Raises NoRecorder if no process can be made."""
+        try:
+            self._start()
+        except OSError as error:  # its socket may have no place there, too
+            raise NoRecorder(
+                f"No recorder can be started, with its socket below TMPDIR: {error.strerror or error}."
+            ) from None
         return self
 
     def __exit__(

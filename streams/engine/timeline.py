@@ -17,6 +17,7 @@ MIN_WIDTH_S = 0.01
 # 600 buckets with an error in each are 40 kB.
 MAX_BYTES = 200_000
 MAX_AT = 1e11  # seconds since 1970 that a datetime holds
+MAX_SCORE = 255.0
 _MAX_WHOLE = 1 << 53
 _MAX_CODE_LENGTH = 32
 
@@ -108,7 +109,7 @@ class Timeline:
         except (TypeError, KeyError, IndexError, RecursionError) as error:
             raise ValueError(f"no timeline: {type(error).__name__}") from None
         ends_at = timeline.began_at + (max(timeline._buckets, default=0) + 1) * timeline.width_s
-        if timeline.width_s <= 0 or timeline.began_at < 0 or ends_at > MAX_AT or len(rows) > MAX_BUCKETS:
+        if timeline.width_s < MIN_WIDTH_S or timeline.began_at < 0 or ends_at > MAX_AT or len(rows) > MAX_BUCKETS:
             raise ValueError("a timeline out of range")
         return timeline
 
@@ -128,6 +129,8 @@ def _bucket(samples: Any, low: Any, high: Any, connections: Any = 0, error_code:
     bucket = Bucket(_whole(samples), connections=_whole(connections), error_code=error_code)
     if bucket.samples:
         bucket.low, bucket.high = _real(low), _real(high)
+        if not 0 <= bucket.low <= bucket.high <= MAX_SCORE:
+            raise ValueError("a score out of range")
     return bucket
 
 

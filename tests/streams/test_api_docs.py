@@ -202,6 +202,11 @@ def test_openapis_examples_are_what_is_answered_and_taken(client: Client) -> Non
         client.delete("/api/streams/demo")
 
 
+def test_openapi_is_worked_out_once() -> None:
+    """It takes as long as ten pages."""
+    assert api.get_openapi_schema() is api.get_openapi_schema()
+
+
 def test_openapi_has_the_ranges_and_defaults_of_the_forms() -> None:
     body = api.get_openapi_schema()["paths"]["/api/start"]["post"]["requestBody"]
     assert body["required"] is True

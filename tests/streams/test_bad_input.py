@@ -8,7 +8,7 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams import views
+from streams import outcomes
 from tests.streams.builders import API, BROWSER, CURL, SITE, URL, Response, make_capture, rows
 
 pytestmark = pytest.mark.django_db
@@ -280,7 +280,7 @@ def make_client() -> Client:
 @pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop may by chance name a stream that a start made."""
-    monkeypatch.setattr(views, "STOP_WAIT_S", 0.0)
+    monkeypatch.setattr(outcomes, "STOP_WAIT_S", 0.0)
 
 
 @pytest.mark.usefixtures("no_wait")

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import cv2
 import pytest
@@ -42,12 +43,14 @@ def camera() -> Iterator[ScriptedCamera]:
 
 
 @contextmanager
-def capturing(*arguments: str, stderr: int = subprocess.PIPE, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+def capturing(
+    *arguments: str, stdout: int | IO[str] = subprocess.PIPE, stderr: int = subprocess.PIPE, **variables: str
+) -> Iterator["subprocess.Popen[str]"]:
     """The command in a process of its own, whose environment no service could start with."""
     env = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "DATABASE_URL": "nonsense", **variables}
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "manage.py"), "capture", *arguments],
-        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+        env=env, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, text=True,
     )  # fmt: skip
     try:
         yield process
@@ -186,8 +189,13 @@ def test_what_cannot_work_is_told_before_the_camera_is_asked(camera: ScriptedCam
     assert codes.keys() == {Exit.USAGE}
     for wrong in ("--interval=0", "--interval=nan", "--count=101", "--count=1.5", "--duration=0"):
         assert "must be" in refusal(url, wrong)[1], wrong
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere" / "grid.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     places = {
         str(tmp_path / "nowhere" / "grid.jpg"): "No such file",
+        str(tmp_path / "dangling.jpg"): "No such file",
+        str(tmp_path / "loop.jpg"): "loop",
+        str(tmp_path / ("x" * 300)): "File name too long",
         str(tmp_path): "is a folder",
         "/dev/null": "is no regular file",
     }
@@ -217,6 +225,75 @@ def test_the_second_signal_ends_it_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_it_outlives_its_terminal_where_nohup_says_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with command._told_to_end() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_grid_is_written_though_nobody_listens_any_more(camera: ScriptedCamera, tmp_path: Path) -> None:
+    """As with `2>&1 | head -1`."""
+    grid = tmp_path / "grid.jpg"
+    arguments = ["--password-stdin", "--interval", "0.1", "--duration", "0.3", "--count", "2", "--output", str(grid)]
+    with capturing(f"rtsp://admin@{camera.url.removeprefix('rtsp://')}", *arguments) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stderr.close()
+        process.stdin.write(f"{SECRET}\n")
+        process.stdin.close()
+        assert process.wait(LIMIT_S) == Exit.DONE
+    assert cv2.imread(str(grid)) is not None
+
+
+def test_what_is_told_is_not_lost_without_a_word(camera: ScriptedCamera, tmp_path: Path) -> None:
+    """A full disk, say: whoever reads the file finds half of it."""
+    arguments = ["--interval", "0.1", "--duration", "0.3", "--count", "2", "--output", str(tmp_path / "grid.jpg")]
+    with open("/dev/full", "w") as full, capturing(camera.url_with_credentials, *arguments, stdout=full) as process:
+        _, told = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == Exit.CANNOT_WRITE
+    assert told.splitlines()[-1] == "CommandError: Standard output cannot be written: No space left on device."
+
+
+def test_closed_descriptors_are_no_fault() -> None:
+    """`<&-` and `2>&-`: what is opened first would get their numbers."""
+    words = [sys.executable, str(ROOT / "manage.py"), "capture", "-", "--json"]
+    closing = ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *words]
+    done = subprocess.run(closing, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == Exit.USAGE
+    assert json.loads(done.stdout)["message"] == "Standard input has no line for this: address."
+
+
+def test_a_python_that_cannot_run_it_is_told_what_to_do(tmp_path: Path) -> None:
+    """An old one fails at the first of our own imports, before Django's."""
+    (tmp_path / "manage.py").write_bytes((ROOT / "manage.py").read_bytes())
+    (tmp_path / "streams").mkdir()
+    (tmp_path / "streams" / "given_address.py").write_text("from enum import WhatOldOnesLack")
+    words = [sys.executable, str(tmp_path / "manage.py"), "check"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("run `make setup` and use .venv/bin/python")
+
+
+def test_no_place_for_a_recorders_socket_is_told(tmp_path: Path) -> None:
+    """The fork server listens below TMPDIR, and such a name has room for 107 bytes."""
+    folder = tmp_path / ("x" * 108)
+    folder.mkdir()
+    arguments = ["--output", str(tmp_path / "grid.jpg"), "--json"]
+    with capturing("rtsp://camera.example/demo", *arguments, TMPDIR=str(folder)) as process:
+        said, told = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == Exit.FAILED
+    assert json.loads(said)["code"] == "no_recorder"
+    sentence = "No recorder can be started, with its socket below TMPDIR: AF_UNIX path too long."
+    assert told == f"CommandError: {sentence} (no_recorder)\n"
 
 
 # --- its recorder ---------------------------------------------------------------------------------

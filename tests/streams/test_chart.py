@@ -106,6 +106,15 @@ def test_a_pause_is_a_gap_with_its_reason_and_breaks_the_line() -> None:
     )
 
 
+def test_each_reconnect_counts_also_where_several_are_one_mark() -> None:
+    timeline = a_timeline(dict.fromkeys(MINUTE, 100.0))
+    for _ in range(3):
+        timeline.note_connection(NOON + 30)
+    found = drawn(timeline)
+    assert [dot.words for dot in found.reconnects] == ["Connected again at 14:13:50, 3 times"]
+    assert "Connected again 3 times." in found.summary
+
+
 def test_a_late_sample_is_no_gap() -> None:
     assert drawn(a_timeline({n: 100.0 for n in MINUTE if n not in (20, 30, 31)})).gaps == ()
 
@@ -165,6 +174,8 @@ def test_without_a_timeline_the_frames_are_shown_and_nothing_is_claimed_of_the_r
     found = drawn(None, a_frame(5.0, 90.0), a_frame(3.0, 80.0))
     assert (found.line, found.gaps, len(found.frames)) == ("", (), 2)
     assert found.summary == "Brightness of the 2 frames that were kept; of the other samples none was noted."
+    alone = drawn(None, a_frame(5.0, 90.0)).summary
+    assert alone == "Brightness of the frame that was kept; of the other samples none was noted."
 
 
 @pytest.mark.parametrize("lasted_s", [0.0, 0.2, 7, 61, 3600, 86_400, 40 * 86_400, 4e8])
@@ -185,6 +196,15 @@ def test_round_levels_lie_within_the_picture(low: float, high: float) -> None:
     assert 1 <= len(found.levels) <= 6
     assert all(0 < tick.y_px <= found.plot_px for tick in found.levels)
     assert all(0 < y <= found.plot_px for _, y in places(found.line)[0])
+
+
+@pytest.mark.parametrize("score", [-5.0, 260.0, -1e300, 1e300])
+def test_a_score_that_is_none_spoils_no_page(score: float) -> None:
+    """A recorder that a camera has taken over may report any."""
+    found = drawn(None, a_frame(5.0, score))
+    [dot] = found.frames
+    assert 0 < dot.y_px <= found.plot_px
+    assert 1 <= len(found.levels) <= 6
 
 
 def test_noise_is_not_blown_up() -> None:

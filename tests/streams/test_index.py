@@ -122,7 +122,7 @@ def test_what_is_being_stopped_has_neither_button(client: Client) -> None:
 def test_a_stream_that_was_never_captured_says_so(client: Client) -> None:
     stream = Stream.objects.create(name="bare", url="rtsp://bare.example/")
     assert "No picture" in card(client, stream)
-    assert "Captures none yet Start bare" in card(client, stream)
+    assert "Captures none Start bare" in card(client, stream)
 
 
 # --- finding one among many -----------------------------------------------------------------------
@@ -189,6 +189,30 @@ def test_how_many_there_are_of_each_status_is_said_first(client: Client) -> None
     assert chosen["show-trouble"]["aria-current"] == "true"
     assert chosen["show-idle"]["href"] == "/?status=idle&q=cam"
     assert chosen["live"]["hx-get"] == "/?status=trouble&q=cam"
+
+
+@pytest.mark.usefixtures("many")
+def test_each_status_tells_how_many_are_behind_it_of_what_was_looked_for(client: Client) -> None:
+    page = index(client, "?q=cam-a")
+    assert " ".join(page.texts["show-all"].split()) == "All 1"
+    assert [id_ for id_ in page.texts if id_.startswith("show-")] == ["show-all", "show-capturing"]
+    assert "1 of 5 streams matches “cam-a”." in page.words
+
+
+@pytest.mark.usefixtures("many")
+def test_a_status_that_is_none_is_no_filter(client: Client) -> None:
+    page = index(client, "?status=nonsense")
+    assert page.attributes["show-all"]["aria-current"] == "true"
+    assert page.attributes["live"]["hx-get"] == "/"
+
+
+def test_a_stream_is_found_by_the_words_of_its_error_and_by_its_address_as_it_was_typed(client: Client) -> None:
+    stream = make_capture(URL_WITH_SECRET).stream
+    Stream.objects.update(error_code="stalled", error_text="The camera sends nothing.", status="reconnecting")
+    for words in ("sends+NOTHING", URL_WITH_SECRET):
+        page = index(client, f"?q={words}")
+        assert f"stream-{stream.pk}" in page.attributes
+        assert SECRET not in f"{page.text}{page.attributes}"
 
 
 def test_many_streams_are_shown_a_page_at_a_time(client: Client) -> None:
@@ -365,6 +389,13 @@ def test_no_password_is_shown_again(client: Client, typed: str, shown: str) -> N
     assert SECRET not in response.content.decode()
     assert page.attributes["id_rtsp_url"].get("value", "") == shown
     assert "type them into the address once more" in page.words
+
+
+@pytest.mark.parametrize("field", ["name", "interval", "count", "transport"])
+def test_an_address_in_a_wrong_field_is_not_shown_again(client: Client, field: str) -> None:
+    response = client.post("/streams/", {"rtsp_url": URL, field: URL_WITH_SECRET})
+    assert "needs another look" in response.content.decode()
+    assert SECRET not in response.content.decode()
 
 
 def test_an_address_without_credentials_is_shown_again_as_it_is(client: Client) -> None:

@@ -4,19 +4,20 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 
 from streams import services
 from streams.engine.notices import Notice
 from streams.engine.report import Counters, State, Status
-from streams.models import Capture, Stream
+from streams.models import Capture, Host, Stream
 from tests.streams.builders import (
     API,
     BROWSER,
@@ -43,7 +44,7 @@ NASTY = "<script>alert('&amp;')</script>\"'"
 
 @pytest.fixture(autouse=True)
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.views.STOP_WAIT_S", 0.01)
+    monkeypatch.setattr("streams.outcomes.STOP_WAIT_S", 0.01)
 
 
 # --- what holds for every page --------------------------------------------------------------------
@@ -246,6 +247,59 @@ def test_a_captures_page_says_how_it_stands(
     assert len(page.values("img", "src")) == pictures
 
 
+def test_one_frame_is_no_plural(client: Client) -> None:
+    for door in (f"/captures/{make_finished(frames=1, count=1).pk}/", "/streams/demo/"):
+        words = read(client.get(door).content.decode()).words
+        assert "The brightest of 1 sample." in words or "1 of 1 frame " in words
+        assert "1 brightest" not in words
+    assert stop(client, accept=API).json()["message"] == "The brightest of 1 sample."
+
+
+def test_too_few_frames_are_told_with_their_reason(client: Client) -> None:
+    address = f"/captures/{make_finished(frames=1).pk}/"
+    assert "It was stopped before more samples were due." in client.get(address).content.decode()
+    Capture.objects.update(samples=500, repeated=499)
+    said = client.get(address).content.decode()
+    assert "499 of 500 samples were the same picture again, which is not kept twice." in said
+    assert "before more samples were due" not in said
+
+
+def test_a_queued_stream_says_that_nothing_will_capture_it(client: Client) -> None:
+    capture = make_capture()
+    for address in ("/streams/demo/", f"/captures/{capture.pk}/"):
+        assert "No supervisor is running" in client.get(address).content.decode()
+        make_host()
+        assert "No supervisor is running" not in client.get(address).content.decode()
+        Host.objects.all().delete()
+
+
+def test_nobody_keeps_an_answer_or_takes_a_part_for_the_page(client: Client) -> None:
+    make_finished()
+    capture = make_capture("rtsp://other.example/other")
+    for address in ("/", "/streams/other/", f"/captures/{capture.pk}/", "/captures/9999/"):
+        for accept in (BROWSER, API, CURL):
+            for live in ({}, {"HX-Request": "true"}):
+                answer = client.get(address, headers={"accept": accept, **live})
+                assert answer["Cache-Control"] == "no-store"
+                assert {"Accept", "HX-Request"} <= set(answer["Vary"].split(", "))
+    Capture.objects.update(finished_at=datetime.now(UTC) - timedelta(days=3))  # "3 d ago", for longer than the test
+    live = {"accept": BROWSER, "HX-Request": "true"}
+    same = client.get(
+        "/streams/demo/", headers={**live, "HX-PTag": client.get("/streams/demo/", headers=live)["HX-PTag"]}
+    )
+    assert (same.status_code, same["Cache-Control"]) == (304, "no-store")
+
+
+def test_a_line_break_in_an_address_is_none_in_the_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError
+
+    with connection.execute_wrapper(away):
+        assert client.get("/streams/a%0aERROR%20forged/").status_code == 503
+    assert "/streams/a%0AERROR%20forged/ failed: database away" in caplog.text
+    assert "\nERROR forged" not in caplog.text
+
+
 def test_pages_say_what_is_worth_saying_and_what_was_left_out(client: Client) -> None:
     capture = make_capture()
     report = make_report(
@@ -272,7 +326,7 @@ def test_a_grid_whose_file_is_gone_is_said(client: Client) -> None:
     capture.grid.storage.delete(str(capture.grid.name))
     response = client.get(f"/captures/{capture.pk}/")
     assert response.status_code == 200
-    assert "gone from the media folder" in response.content.decode()
+    assert "its file is not there any more" in response.content.decode()
 
 
 def test_a_captures_page_is_also_json(client: Client) -> None:

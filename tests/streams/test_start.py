@@ -5,7 +5,7 @@ import json
 import pytest
 from django.test import Client
 from django_q.models import OrmQ
-from pytest_django import DjangoCaptureOnCommitCallbacks
+from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from streams import services
 from streams.models import Capture, Stream
@@ -347,6 +347,24 @@ def test_a_page_of_another_site_is_refused(client: Client, headers: dict[str, st
 )
 def test_our_own_pages_and_curl_are_let_in(client: Client, headers: dict[str, str]) -> None:
     assert client.post("/start", {"rtsp_url": URL}, headers=headers).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://front.example", 201),
+        ("http://front.example", 403),
+        ("https://front.example.evil.example", 403),
+        ("https://a.sub.example", 201),
+        ("https://evilsub.example", 403),
+        ("null", 403),
+    ],
+)
+def test_where_a_proxy_changes_the_host_name_the_trusted_origins_are_ours(
+    client: Client, settings: Settings, origin: str, status: int
+) -> None:
+    settings.CSRF_TRUSTED_ORIGINS = ["https://front.example", "https://*.sub.example"]
+    assert client.post("/start", {"rtsp_url": URL}, headers={"origin": origin}).status_code == status
 
 
 @pytest.mark.parametrize(

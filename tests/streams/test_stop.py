@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
-from streams import services, views
+from streams import outcomes, services
 from streams.engine import sheet
 from streams.models import Capture, Stream
 from tests.streams.builders import (
@@ -38,7 +38,7 @@ GAP, CELL = sheet.GAP_PX, (24, 32)
 @pytest.fixture(autouse=True)
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody finishes a capture: long enough for one look at it."""
-    monkeypatch.setattr(views, "STOP_WAIT_S", 0.01)
+    monkeypatch.setattr(outcomes, "STOP_WAIT_S", 0.01)
 
 
 def grid_of(page: Page) -> sheet.Picture:
@@ -181,7 +181,7 @@ def test_the_page_that_refreshes_itself_becomes_the_page_with_the_grid(client: C
 
 @pytest.mark.django_db(transaction=True)
 def test_a_stop_answers_as_soon_as_the_capture_is_finished(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "STOP_WAIT_S", 60.0)
+    monkeypatch.setattr(outcomes, "STOP_WAIT_S", 60.0)
     capture = make_capture()
     record(capture, frames=9)
     with a_finisher(capture.pk):
@@ -286,6 +286,6 @@ def test_a_capture_that_is_pruned_while_its_stop_waits_is_no_fault(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     capture = make_capture()
-    monkeypatch.setattr("streams.views.time.sleep", lambda _: Capture.objects.filter(pk=capture.pk).delete())
+    monkeypatch.setattr("streams.outcomes.time.sleep", lambda _: Capture.objects.filter(pk=capture.pk).delete())
     response = stop(client, accept=API)
     assert (response.status_code, response.json()["code"]) == (404, "no_capture")

@@ -58,7 +58,8 @@ def test_the_leaderboard_is_best_first_with_score_time_and_the_full_picture(clie
     assert small[:3] == [f"/frames/{frame.pk}/small.jpg" for frame in frames]
     said = [" ".join(page.texts[f"frame-{frame.pk}"].split()) for frame in frames]
     assert said == [
-        f"{rank} brightness {frame.score:.1f} {frame.captured_at:%H:%M:%S}" for rank, frame in enumerate(frames, 1)
+        f"{rank} brightness {frame.score:.1f} {frame.captured_at:%H:%M:%S} UTC"
+        for rank, frame in enumerate(frames, 1)
     ]
     assert "The brightest so far" in page.text
 
@@ -115,8 +116,8 @@ def test_it_says_why_a_queued_capture_has_not_begun(client: Client) -> None:
 def test_a_stream_that_was_never_captured_has_a_page(client: Client) -> None:
     Stream.objects.create(name="bare", url="rtsp://bare.example/")
     page = page_of(client, "/streams/bare/")
-    assert "This stream was never captured." in page.text
-    assert "No capture yet." in page.text
+    assert "This stream has no capture: none was made, or all were pruned." in page.text
+    assert "No capture." in page.text
 
 
 def test_what_is_over_shows_the_last_capture_and_how_long_it_lasted(client: Client) -> None:
@@ -276,5 +277,5 @@ def test_without_its_grid_a_capture_shows_its_frames(client: Client) -> None:
     capture = make_finished(frames=3)
     capture.grid.storage.delete(str(capture.grid.name))
     page = page_of(client, f"/captures/{capture.pk}/")
-    assert "gone from the media folder" in page.text
+    assert "its file is not there any more" in page.text
     assert page.values("img", "src") == [f"/frames/{f.pk}/small.jpg" for f in queries.ranked_frames(capture)]

@@ -2,6 +2,8 @@
 
 import io
 import json
+import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from streams import services
+from streams import outcomes, services
 from streams.engine.report import Counters, State, Status
 from streams.exits import Exit
 from streams.management.commands.streams import EPILOG, table, uptime
@@ -206,6 +208,15 @@ def test_a_known_stream_is_started_by_its_name() -> None:
 
 
 @pytest.mark.django_db
+def test_a_known_stream_takes_no_password() -> None:
+    """It has one, or none; a new one comes with an address."""
+    make_finished(URL_WITH_SECRET)
+    code, words, _ = ended("start", "demo", "--password-stdin")
+    assert (code, "goes with an address" in words) == (Exit.USAGE, True)
+    assert Capture.objects.count() == 1
+
+
+@pytest.mark.django_db
 def test_what_contradicts_a_running_stream_is_refused() -> None:
     make_capture(URL)
     code, words, said = ended("start", "demo", "--interval", "7", "--json")
@@ -226,6 +237,25 @@ def test_a_stop_does_not_wait_unless_told_to() -> None:
     assert Stream.objects.get().status == StreamStatus.STOPPING
     code, _, said = ended("stop", "demo", "--wait", "--timeout", "0.1")
     assert (code, said) == (Exit.NOT_YET, "demo: The capture is being finished.\n")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+def test_a_time_to_wait_is_one(seconds: str) -> None:
+    with pytest.raises(CommandError, match="must be seconds from 0 to 86400"):
+        call_command("streams", "stop", "demo", "--wait", "--timeout", seconds)
+
+
+@pytest.mark.django_db
+def test_ctrl_c_ends_the_wait_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_capture(URL)
+    monkeypatch.setattr(outcomes, "POLL_S", 0.05)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have what they run behind ignore it
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    code, words, _ = ended("stop", "demo", "--wait")
+    timer.join()
+    assert (code, words) == (Exit.KILLED, "Ended at once. What was begun goes on.")
+    assert Stream.objects.get().status == StreamStatus.STOPPING
 
 
 @pytest.mark.parametrize(("frames", "code"), [(9, Exit.DONE), (4, Exit.NOT_ENOUGH_FRAMES), (0, Exit.NO_FRAME)])
@@ -292,7 +322,7 @@ def test_uptime_is_read_at_a_glance() -> None:
 
 def test_the_help_has_every_exit_code() -> None:
     told = {line.split()[0] for line in EPILOG.partition("exit codes:")[2].splitlines() if line.strip()}
-    assert told == {str(int(code)) for code in Exit if code is not Exit.KILLED}
+    assert told == {str(int(code)) for code in Exit}
 
 
 def test_a_database_that_was_never_prepared_is_one_sentence(tmp_path: Path) -> None:

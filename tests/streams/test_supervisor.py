@@ -774,7 +774,7 @@ def test_a_stop_while_nothing_can_be_written_answers_later_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings.ALLOWED_HOSTS = ["*"]
-    monkeypatch.setattr("streams.views.STOP_WAIT_S", 0.01)
+    monkeypatch.setattr("streams.outcomes.STOP_WAIT_S", 0.01)
     monkeypatch.setattr(supervisor, "FRESH", 2)  # its last words come in parts
     capture = make_capture(camera.url, interval_s=INTERVAL_S, count=3)
     run(north, lambda: stream().notices and brightest(reports[-1]) == [200] * 3)

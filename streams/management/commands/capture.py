@@ -5,11 +5,11 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -17,13 +17,13 @@ from streams import given_address, whole_file
 from streams.engine import sheet
 from streams.engine.clock import Stop
 from streams.engine.report import Picture, Settings
-from streams.engine.solo import LOOK_S, Solo
+from streams.engine.solo import LOOK_S, NoRecorder, Solo
 from streams.exits import Exit
 from streams.models import DEFAULT_COUNT, DEFAULT_INTERVAL_S, MAX_COUNT, MAX_INTERVAL_S, MIN_INTERVAL_S, Transport
 from streams.progress import Bar, Lines, Progress, Silence, printable
+from streams.terminal import mention, say, within
 
 MAX_DURATION_S = 366 * 86_400.0
-T = TypeVar("T", int, float)
 EXITS = {
     "complete": Exit.DONE,
     "not_enough_frames": Exit.NOT_ENOUGH_FRAMES,
@@ -46,7 +46,7 @@ exit codes:
   {Exit.USAGE:<3} wrong arguments or address
   {Exit.NOT_ENOUGH_FRAMES:<3} fewer frames than asked for; the grid of those is written
   {Exit.NO_FRAME:<3} not one frame; nothing is written
-  {Exit.CANNOT_WRITE:<3} the grid or a frame cannot be written where it should
+  {Exit.CANNOT_WRITE:<3} the grid or a frame cannot be written where it should, or standard output cannot
   {Exit.KILLED:<3} ended at once by a second Ctrl-C; nothing is written
 """
 
@@ -54,7 +54,7 @@ exit codes:
 class Command(BaseCommand):
     help = (
         "Captures one RTSP camera and writes the grid of its brightest frames. Needs no server, no database and no "
-        "writable folder but the output's."
+        "writable folder but the output's and one for a moment's files (TMPDIR)."
     )
     requires_system_checks: list[str] = []
 
@@ -65,16 +65,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("rtsp_url", help="rtsp:// or rtsps://, or '-' to read it from standard input")
         parser.add_argument(
-            "--interval", type=_within(MIN_INTERVAL_S, MAX_INTERVAL_S, float, "seconds"), metavar="S",
+            "--interval", type=within(MIN_INTERVAL_S, MAX_INTERVAL_S, float, "seconds"), metavar="S",
             default=DEFAULT_INTERVAL_S, help="seconds from one sample to the next (%(default)g)",
         )  # fmt: skip
         parser.add_argument(
-            "--duration", type=_within(MIN_INTERVAL_S, MAX_DURATION_S, float, "seconds"), metavar="S",
+            "--duration", type=within(MIN_INTERVAL_S, MAX_DURATION_S, float, "seconds"), metavar="S",
             help="seconds of capturing, from the first sample on; a camera that gives none for as long is given up; "
             "without it until Ctrl-C",
         )  # fmt: skip
         parser.add_argument(
-            "--count", type=_within(1, MAX_COUNT, int, "a whole number"), default=DEFAULT_COUNT, metavar="N",
+            "--count", type=within(1, MAX_COUNT, int, "a whole number"), default=DEFAULT_COUNT, metavar="N",
             help="frames to keep (%(default)s)",
         )  # fmt: skip
         parser.add_argument("--transport", choices=Transport.values, default=Transport.TCP.value)
@@ -97,6 +97,8 @@ class Command(BaseCommand):
             self._end(Exit.USAGE, {"code": error.code, "message": str(error), "fields": fields}, options)
         except whole_file.CannotWrite as error:
             self._end(Exit.CANNOT_WRITE, {"code": "cannot_write", "message": str(error), "fields": {}}, options)
+        except NoRecorder as error:
+            self._end(Exit.FAILED, {"code": "no_recorder", "message": str(error), "fields": {}}, options)
         except KeyboardInterrupt:
             raise CommandError("Ended at once: nothing is written.", returncode=Exit.KILLED) from None
         else:
@@ -123,17 +125,16 @@ class Command(BaseCommand):
         return Bar(options["duration"]) if sys.stderr.isatty() else Lines(self._say)
 
     def _say(self, line: str) -> None:
-        self.stderr.write(line, style_func=str)
-        self.stderr.flush()
+        mention(self.stderr, line)
 
     def _end(self, code: Exit, result: dict[str, Any], options: dict[str, Any]) -> None:
         if options["json"]:
-            self.stdout.write(json.dumps(result, indent=2))
+            say(self.stdout, json.dumps(result, indent=2))
         message = printable(result["message"])
         if code is not Exit.DONE:
             raise CommandError(f"{message} ({result['code']})", returncode=code)
         if not options["json"] and not options["quiet"]:
-            self.stdout.write(f"{result['output']}: {message}")
+            say(self.stdout, printable(f"{result['output']}: {message}"))
 
 
 def _run(capture: Solo, stop: Stop, progress: Progress, duration_s: float | None) -> str:
@@ -227,7 +228,7 @@ def _write_frames(pictures: list[Picture], result: dict[str, Any], folder: Path)
 
 @contextmanager
 def _told_to_end() -> Iterator[Stop]:
-    """Set by the first signal; the second one raises KeyboardInterrupt."""
+    """Set by the first signal; the second one raises KeyboardInterrupt. What nohup ignores stays ignored."""
     stop = Stop()
 
     def note(*_: object) -> None:
@@ -235,24 +236,10 @@ def _told_to_end() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, note) for number in ENDS}
+    is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    before = {number: signal.signal(number, note) for number in ENDS if number != signal.SIGHUP or not is_deaf}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _within(least: float, most: float, kind: Callable[[str], T], words: str) -> Callable[[str], T]:
-    """For argparse: a number from `least` to `most`."""
-
-    def number(text: str) -> T:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must be {words} from {least:g} to {most:g}")
-        return value
-
-    return number

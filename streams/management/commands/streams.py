@@ -21,10 +21,11 @@ from streams.fields import Sealed
 from streams.forms import StartForm, mistakes
 from streams.models import Capture, Status, Stream
 from streams.queries import Card
+from streams.terminal import mention, say, within
 
 Mistakes = dict[str, dict[str, str]]
 
-DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S = 60.0, 86_400.0
 HEAD = ("NAME", "STATUS", "SAMPLES", "UPTIME", "ERROR")
 SETTINGS = ("interval", "count", "name", "transport")
 
@@ -41,6 +42,7 @@ exit codes:
   {Exit.UNKNOWN} no stream of that name, or it has no capture
   {Exit.REFUSED} start: running with other settings, being stopped, or the name is another stream's
   {Exit.NOT_YET} stop --wait: not finished within the time; it is stopped all the same
+  {Exit.KILLED} ended by Ctrl-C; what was begun goes on
 """
 
 
@@ -104,8 +106,9 @@ class Command(BaseCommand):
         stop.add_argument("--all", action="store_true", help="every capture in progress")
         stop.add_argument("--wait", action="store_true", help="until the grid is made")
         stop.add_argument(
-            "--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="S", help="of --wait (%(default)g)"
-        )
+            "--timeout", type=within(0, MAX_TIMEOUT_S, float, "seconds"), default=DEFAULT_TIMEOUT_S, metavar="S",
+            help="of --wait (%(default)g)",
+        )  # fmt: skip
         stop.add_argument("--output", type=Path, metavar="FILE", help="write the grid there; waits for it")
         stop.set_defaults(do=self._stop)
 
@@ -119,6 +122,8 @@ class Command(BaseCommand):
             raise CommandError(f"{failure} ({failure.code})", returncode=failure.exit_code) from None
         except DatabaseError as error:
             raise CommandError(f"The database is away or not migrated: {str(error).strip()}") from None
+        except KeyboardInterrupt:
+            raise CommandError("Ended at once. What was begun goes on.", returncode=Exit.KILLED) from None
         if code:
             raise SystemExit(int(code))
 
@@ -130,9 +135,9 @@ class Command(BaseCommand):
             self._print([_data(card) for card in cards])
         elif cards:
             for line in table([HEAD, *(_row(card) for card in cards)]):
-                self.stdout.write(line)
+                say(self.stdout, line)
         else:
-            self.stdout.write("There is no stream yet.")
+            say(self.stdout, "There is no stream yet.")
         self._say_if_nobody_captures()
         return Exit.DONE
 
@@ -147,7 +152,7 @@ class Command(BaseCommand):
             self._print(data)
         else:
             for line in _described(stream, capture, data):
-                self.stdout.write(line)
+                say(self.stdout, line)
         self._say_if_nobody_captures()
         return Exit.DONE
 
@@ -165,9 +170,9 @@ class Command(BaseCommand):
         if options["json"]:
             self._print(data)
         else:
-            self.stdout.write(_started_line(data))
+            say(self.stdout, _started_line(data))
             if data["waits_for"]:
-                self.stderr.write(outcomes.why_not_yet(data["slots"], data["waits_for"]), style_func=str)
+                mention(self.stderr, outcomes.why_not_yet(data["slots"], data["waits_for"]))
         self._say_if_nobody_captures()
         return Exit.DONE
 
@@ -194,16 +199,16 @@ class Command(BaseCommand):
             self._print(results if options["all"] or len(results) != 1 else results[0])
             return
         for result in results:
-            self.stdout.write(f"{result['process_name']}: {result['message']}")
+            say(self.stdout, f"{result['process_name']}: {result['message']}")
         if not results:
-            self.stdout.write("Nothing is being captured.")
+            say(self.stdout, "Nothing is being captured.")
 
     def _say_if_nobody_captures(self) -> None:
         if not queries.has_living_host():
-            self.stderr.write("No supervisor is running: nothing is captured until one is.", style_func=str)
+            mention(self.stderr, "No supervisor is running: nothing is captured until one is.")
 
     def _print(self, data: object) -> None:
-        self.stdout.write(json.dumps(data, indent=2, cls=DjangoJSONEncoder))
+        say(self.stdout, json.dumps(data, indent=2, cls=DjangoJSONEncoder))
 
 
 # --- what is asked for ------------------------------------------------------------------------------
@@ -221,6 +226,8 @@ def _started(options: dict[str, Any]) -> services.Started:
     given = {name: options[name] for name in SETTINGS if options[name] is not None}
     if "://" in options["stream"] or options["stream"] == given_address.FROM_STDIN:
         return services.start(_wish({"rtsp_url": _address(options), **given}))
+    if options["password_stdin"]:
+        raise Failure(Exit.USAGE, "invalid_url", "A password goes with an address: rtsp://user@host/path.")
     stream = _stream(options["stream"])
     if not given or isinstance(stream.credentials, Sealed):
         return services.start_again(stream)

@@ -10,7 +10,7 @@
 
   const note = (isAway) => {
     if (!isAway) answeredAt = new Date();
-    document.getElementById("away-since").textContent = answeredAt.toLocaleTimeString();
+    document.getElementById("away-since").textContent = `${answeredAt.toISOString().slice(11, 19)} UTC`;
     document.getElementById("away").hidden = !isAway;
   };
 
