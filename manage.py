@@ -6,18 +6,26 @@ import sys
 
 
 def main() -> None:
-    from streams import given_address  # before anything that takes a while: nobody shall see a camera's password
-
-    given_address.conceal(sys.argv[1:])
+    _replace_closed_streams()
     settings = "rtspsite.bare" if sys.argv[1:2] == ["capture"] else "rtspsite.settings"
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings)
     try:
+        from streams import given_address  # before anything that takes a while: nobody shall see a camera's password
+
+        given_address.conceal(sys.argv[1:])
         from django.core.management import execute_from_command_line
     except ImportError as error:
         raise ImportError(
-            "Django is not installed for this Python: run `make setup` and use .venv/bin/python"
+            "No Django for this Python, or it is older than 3.11: run `make setup` and use .venv/bin/python"
         ) from error
     execute_from_command_line(sys.argv)
+
+
+def _replace_closed_streams() -> None:
+    """After `2>&-` whatever is opened next has the number 2, and gets what is meant for standard error."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # stays open
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ ready_within_s=120
 
 say() { echo "demo: $*" >&2; }
 
+command -v "$python" >/dev/null || { say "there is no $python: make demo"; exit 1; }
 "$python" - "$host" "$port" 2>/dev/null <<'END' || { say "port $port is taken: PORT=8001 make demo"; exit 1; }
 import socket, sys
 family, kind, _, _, address = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), type=socket.SOCK_STREAM)[0]
@@ -44,7 +45,8 @@ leave() {
     end "$service"
     end "$cameras"
     if [ "$1" -ne 0 ]; then tail -n 20 "$log" >&2; fi
-    [ -n "${KEEP:-}" ] && say "kept in $folder" || rm -rf "$folder"
+    # Not by `&& ... ||`: where the terminal is closed saying so fails.
+    if [ -n "${KEEP:-}" ]; then say "kept in $folder"; else rm -rf "$folder"; fi
     exit "$1"
 }
 
@@ -69,9 +71,11 @@ start scripts/serve.sh >>"$log" 2>&1
 service=$!
 until_true "the service" "$python" scripts/healthcheck
 until_true "the cameras" are_drawn
+# What an earlier demo captured into a folder that was kept: its cameras are gone.
+[ -z "${KEEP:-}" ] || "$python" manage.py streams stop --all </dev/null >/dev/null 2>>"$log" || leave 1
 while read -r url; do
     [ -z "$stopping" ] || leave 0
-    "$python" manage.py streams start "$url" </dev/null || leave 1
+    "$python" manage.py streams start "$url" </dev/null || { [ -n "$stopping" ] && leave 0 || leave 1; }
 done <"$cameras_of"
 say "open http://localhost:$port and watch; harbour-bad-wifi loses its connection now and then, on purpose"
 say "Ctrl-C ends it all; the log is $log"

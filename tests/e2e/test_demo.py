@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.e2e.prepared import MANAGE, ROOT
-from tests.e2e.service import Service, is_running, wait_for
+from tests.e2e.service import Service, free_port, is_running, wait_for
 
 NAMES = ["garden", "harbour-bad-wifi", "street"]
 
@@ -78,6 +78,35 @@ def test_three_cameras_are_captured_until_ctrl_c_and_nothing_is_left(tmp_path: P
     assert not (tmp_path / "data").exists()
     assert not (tmp_path / "media").exists()
     assert "Traceback" not in demo.log
+
+
+STAND_IN = """\
+#!/bin/sh
+case "$*" in
+    "- "* | *healthcheck | *prepare | *"streams stop --all") exit 0 ;;
+    *tests.camera.demo*) %s ;;
+    *"streams start"*) kill -INT "$PPID"; exit 1 ;;
+    *) exec sleep 60 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("cameras", "status"),
+    [("exit 1", 1), ("printf 'rtsp://a\nrtsp://b\nrtsp://c\n'; exec sleep 60", 0)],
+    ids=["failed", "ctrl-c while a stream is started"],
+)
+def test_what_is_to_be_kept_stays_though_nobody_listens(tmp_path: Path, cameras: str, status: int) -> None:
+    """The folder may be anyone's, and the terminal is closed."""
+    python, kept = tmp_path / "python", tmp_path / "kept folder"
+    python.write_text(STAND_IN % cameras)
+    python.chmod(0o755)
+    kept.mkdir()
+    (kept / "precious").touch()
+    env = {"PATH": os.environ["PATH"], "PYTHON": str(python), "PORT": str(free_port()), "KEEP": str(kept)}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([ROOT / "scripts" / "demo.sh"], env=env, stderr=full, timeout=60, check=False)
+    assert (done.returncode, (kept / "precious").exists()) == (status, True)
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from streams.engine.notices import Notice
 from streams.engine.report import Counters, Picture, Report, State, Status, Video
+from streams.engine.timeline import MAX_SCORE
 from streams.engine.wire import (
     MAX_MESSAGE_BYTES,
     MAX_REAL,
@@ -50,7 +51,7 @@ REPORTS = st.builds(
     board=st.lists(st.tuples(NUMBERS, FLOATS), max_size=9).map(tuple),
     fresh=st.lists(PICTURES, max_size=4).map(tuple),
     is_final=st.booleans(),
-    timeline=st.just("") | st.builds(a_timeline, st.lists(FLOATS, max_size=3)),
+    timeline=st.just("") | st.builds(a_timeline, st.lists(st.floats(0.0, MAX_SCORE), max_size=3)),
 )
 MESSAGES = st.builds(Pull, SAVED) | st.builds(Leave, SAVED) | st.just(Changed()) | REPORTS
 JSON = st.recursive(

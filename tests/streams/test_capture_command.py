@@ -205,6 +205,8 @@ def test_what_cannot_work_is_told_before_the_camera_is_asked(camera: ScriptedCam
         assert words in said
     code, said = refusal(url, "--output", str(tmp_path / "x.jpg"), "--frames-dir", str(tmp_path / "a file"))
     assert code == Exit.CANNOT_WRITE
+    code, said = refusal(url, "--output", str(tmp_path / "x.jpg"), "--frames-dir", "/proc")
+    assert (code, "Nothing can be written into /proc" in said) == (Exit.CANNOT_WRITE, True)
     assert camera.connections == before
 
 
