@@ -7,6 +7,8 @@ VENV ?= .venv
 PYTHON ?=
 # More than cores: many tests wait for something.
 WORKERS ?= 6
+# Whoever waits for nothing but the database gains nothing from more, and each has to make one.
+DATABASE_WORKERS ?= 3
 RECONNECTS ?= 300
 STORM_S ?= 180
 ARGS ?=
@@ -46,7 +48,7 @@ setup-dev: ## Install what the tests need, system packages too
 .PHONY: test
 test: lint ## Lint, then run the tests: make test ARGS="tests/engine -k leaderboard" WORKERS=2
 	"$(VENV)/bin/python" -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
-	TEST_DATABASE=postgresql "$(VENV)/bin/python" -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	TEST_DATABASE=postgresql "$(VENV)/bin/python" -m pytest -n $(DATABASE_WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: bench
 bench: setup-dev ## Measure this service and its peers side by side: make bench ARGS=--quick (40 minutes without)
@@ -59,7 +61,7 @@ soak: setup-dev ## RECONNECTS (300) on one recorder: its memory stays as it is; 
 
 .PHONY: screenshots
 screenshots: setup-dev ## Make the pictures of README.md anew, of the demo's cameras (two minutes)
-	SCREENSHOTS=docs "$(VENV)/bin/python" -m pytest tests/e2e/test_pictures.py
+	"$(VENV)/bin/python" -m tests.e2e.pictures docs
 
 .PHONY: lint
 lint: setup-dev ## Check style, types, layers, migrations and deployment settings

@@ -1,7 +1,8 @@
 """What all tests share: clips, and servers that are started when a test first asks for one."""
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,17 @@ import pytest
 from tests.servers import Database, PostgreSQL, Redis, shared_postgresql, shared_redis
 
 pytest_plugins = ("tests.figures",)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests stay until the end: to look for garbage among them took a quarter of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

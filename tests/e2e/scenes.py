@@ -21,6 +21,6 @@ def brightest(plan: tuple[float, ...], count: int = 9) -> list[int]:
 
 
 SMALL = Scene(320, 240, plan(1), fps=25, gop_s=1.0)
-MIDDLE = Scene(1280, 720, plan(2), fps=15, gop_s=2.0)
-LARGE = Scene(1920, 1080, plan(3), fps=10, gop_s=1.0)
+MIDDLE = Scene(1280, 720, plan(2), fps=10, gop_s=2.0)
+LARGE = Scene(1920, 1080, plan(3), fps=5, gop_s=1.0)
 FEEDS = {"small": SMALL, "middle": MIDDLE, "large": LARGE}

@@ -18,7 +18,7 @@ import requests
 from tests.e2e.prepared import ADMIN, MANAGE, prepare_sqlite
 from tests.e2e.prepared import ROOT as ROOT
 
-LOOK_S = (0.05, 0.25)
+LOOK_S = (0.05, 0.5)  # each look costs the service 10 ms
 T = TypeVar("T")
 
 

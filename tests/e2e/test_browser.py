@@ -18,6 +18,7 @@ from tests.camera.mark import read_mark
 from tests.camera.server import ScriptedCamera
 from tests.e2e.browser import Visit, barriers, chromium, is_shown, leads_to, press
 from tests.e2e.page import Page, Picture, marks
+from tests.e2e.pictures import SHOWN, keep_pages, keep_response
 from tests.e2e.prepared import ADMIN
 from tests.e2e.scenes import brightest, plan
 from tests.e2e.service import wait_for
@@ -31,7 +32,12 @@ LOOKS = 3
 
 
 def test_the_whole_journey(tmp_path: Path) -> None:
-    """One service for all. It is known what the cameras show: pages have to show the brightest of it, best first."""
+    """One service for all. It is known what the cameras show: pages have to show the brightest of it, best first.
+
+    Meanwhile README's pictures are made, as of other cameras for README.
+    """
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
     with cameras() as (hall, yard, gate), Site(tmp_path / "site") as site, chromium() as browser:
         website = site.website
         with Visit(browser, website.url, has_script=False) as plain, Visit(browser, website.url) as visit:
@@ -45,6 +51,7 @@ def test_the_whole_journey(tmp_path: Path) -> None:
             by_keyboard_alone(visit.open(), gate)
             it_is_the_brightest_nine(visit.page)
             it_is_the_brightest_nine(plain.page)
+            keep_pages(visit, "hall", pictures)
             plain_capture = stop_by_button(plain.page, "yard")
             the_service_goes_away_and_comes_back(visit, website)
             assert visit.page.evaluate("window.isTheSame")
@@ -54,7 +61,8 @@ def test_the_whole_journey(tmp_path: Path) -> None:
             it_is_in_the_history_and_in_the_admin(visit.page, capture)
             for each in (plain, visit):
                 each.forgive("/frames/")  # one may leave the leaderboard between the page and its picture
-        the_page_of_stop_needs_no_service(browser, website, tmp_path / "response.html")
+        the_page_of_stop_needs_no_service(browser, website, tmp_path / "response.html", pictures)
+        assert {picture.name for picture in pictures.iterdir()} == SHOWN
         assert PASSWORD not in site.log
 
 
@@ -271,7 +279,7 @@ def it_is_in_the_history_and_in_the_admin(tab: Tab, address: str) -> None:
     tab.wait_for_url(address)
 
 
-def the_page_of_stop_needs_no_service(browser: Browser, website: Website, file: Path) -> None:
+def the_page_of_stop_needs_no_service(browser: Browser, website: Website, file: Path, pictures: Path) -> None:
     """Saved and opened from disk it asks for nothing."""
     file.write_text(website.end("hall").text)
     website.stop()
@@ -280,3 +288,4 @@ def the_page_of_stop_needs_no_service(browser: Browser, website: Website, file: 
         grid = visit.page.get_by_role("img", name="brightest frames of")
         assert painted(grid, Page(file.read_text()).grid()) == BEST
         assert [url for url in visit.asked if not url.startswith("data:")] == [file.as_uri()]
+        keep_response(visit.page, file.as_uri(), pictures)

@@ -183,7 +183,7 @@ def nothing_was_lost(rows: Rows, captures: Iterable[int]) -> None:
 def test_redis_is_flushed_restarted_and_away_under_load(
     tmp_path: Path, own_database: Database, own_redis: Redis, figure: Figure
 ) -> None:
-    site = Site(tmp_path, own_database.url, redis_url=own_redis.new_database(), hosts={"north": 4, "south": 4})
+    site = Site(tmp_path, own_database.url, redis_url=own_redis.new_database(), hosts={"north": 8})
     with cameras(SHORT, "short", 2 * CLIENTS) as short, site, Rows(own_database.url) as rows:
         with (
             Visitor(site.website.url, ["/"]) as visitor,

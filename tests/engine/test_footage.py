@@ -74,7 +74,13 @@ class Checked:
         film.release()
 
     def images(self, indexes: set[int]) -> dict[int, Image]:
-        return {index: image for index, (image, _) in enumerate(self.frames()) if index in indexes}
+        """All are decoded, and only these converted."""
+        film, found = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG), {}
+        for index in range(max(indexes) + 1):
+            if film.grab() and index in indexes:
+                found[index] = np.asarray(film.retrieve()[1], np.uint8)
+        film.release()
+        return found
 
     def due(self, interval_s: float, allowed: set[int]) -> list[int]:
         """For each due time, as long as there is one, the first of the allowed frames at or after it."""
