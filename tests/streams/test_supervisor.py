@@ -681,7 +681,8 @@ def test_a_recorder_that_cannot_be_started_is_told_and_tried_again_later_and_lat
         for _ in range(50):
             north.tick()
     lines = [message for message in caplog.messages if "not started" in message]
-    assert lines == [f"capture={capture.pk} recorder not started error=AF_UNIX path too long"] * 2  # the second at once
+    once = f"capture={capture.pk} recorder not started error=AF_UNIX path too long"
+    assert lines == [once] * 2  # the second at once
     north._restarts[capture.pk].at_s = 0.0
     run(north, lambda: Capture.objects.get().samples)
 
