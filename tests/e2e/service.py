@@ -172,7 +172,7 @@ class Service(Calls):
             assert process.poll() is None, self.log
         try:
             return requests.get(self.url + path, timeout=5).status_code == 200
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
 
