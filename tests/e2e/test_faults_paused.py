@@ -112,7 +112,7 @@ def test_hosts_that_were_paused_write_nothing_more_and_live_on(
         kill(east.supervisor, signal.SIGCONT)
         wait_for(lambda: not any(host.recorders for host in paused), "the end of their recorders", LIMIT_S)
         figure("three hosts paused: their recorders gone after they woke up", time.time() - resumed_at, 5.0)
-        assert [camera.clients for camera in cameras[:6]] == [1] * 6
+        wait_for(lambda: [camera.clients for camera in cameras[:6]] == [1] * 6, "one client at each camera", LIMIT_S)
 
         others = [site.website.begin(camera.url, count=COUNT) for camera in cameras[6:]]
         wait_for(lambda: rows.are_sampled([*kept, *others], resumed_at), "samples of all eleven", LIMIT_S)

@@ -178,6 +178,13 @@ def test_a_camera_that_is_not_there_costs_no_picture_and_tells_why(tmp_path: Pat
     assert grid.read_text() == "an old one"
 
 
+def test_a_camera_that_only_takes_its_time_is_waited_for(tmp_path: Path) -> None:
+    """Longer than the capture shall last, farewell included."""
+    arguments = ["--duration", "0.1", "--count", "1", "--output", str(tmp_path / "grid.jpg"), "--quiet"]
+    with ScriptedCamera(SCENE, fault="slow_answers:1") as camera, capturing(camera.url, *arguments) as process:
+        assert process.wait(LIMIT_S) == Exit.DONE
+
+
 def test_what_cannot_work_is_told_before_the_camera_is_asked(camera: ScriptedCamera, tmp_path: Path) -> None:
     before = camera.connections
     url = camera.url
@@ -243,7 +250,7 @@ def test_it_outlives_its_terminal_where_nohup_says_so() -> None:
 def test_the_grid_is_written_though_nobody_listens_any_more(camera: ScriptedCamera, tmp_path: Path) -> None:
     """As with `2>&1 | head -1`."""
     grid = tmp_path / "grid.jpg"
-    arguments = ["--password-stdin", "--interval", "0.1", "--duration", "0.3", "--count", "2", "--output", str(grid)]
+    arguments = ["--password-stdin", "--interval", "0.1", "--duration", "1", "--count", "2", "--output", str(grid)]
     with capturing(f"rtsp://admin@{camera.url.removeprefix('rtsp://')}", *arguments) as process:
         assert process.stdin
         assert process.stdout
@@ -258,7 +265,7 @@ def test_the_grid_is_written_though_nobody_listens_any_more(camera: ScriptedCame
 
 def test_what_is_told_is_not_lost_without_a_word(camera: ScriptedCamera, tmp_path: Path) -> None:
     """A full disk, say: whoever reads the file finds half of it."""
-    arguments = ["--interval", "0.1", "--duration", "0.3", "--count", "2", "--output", str(tmp_path / "grid.jpg")]
+    arguments = ["--interval", "0.1", "--duration", "1", "--count", "2", "--output", str(tmp_path / "grid.jpg")]
     with open("/dev/full", "w") as full, capturing(camera.url_with_credentials, *arguments, stdout=full) as process:
         _, told = process.communicate(timeout=LIMIT_S)
     assert process.returncode == Exit.CANNOT_WRITE

@@ -24,6 +24,8 @@ from streams.progress import Bar, Lines, Progress, Silence, printable
 from streams.terminal import mention, say, within
 
 MAX_DURATION_S = 366 * 86_400.0
+# A connection takes 5 s at most, and as long again may pass before its first key frame.
+FIRST_SAMPLE_S = 10.0
 EXITS = {
     "complete": Exit.DONE,
     "not_enough_frames": Exit.NOT_ENOUGH_FRAMES,
@@ -70,8 +72,8 @@ class Command(BaseCommand):
         )  # fmt: skip
         parser.add_argument(
             "--duration", type=within(MIN_INTERVAL_S, MAX_DURATION_S, float, "seconds"), metavar="S",
-            help="seconds of capturing, from the first sample on; a camera that gives none for as long is given up; "
-            "without it until Ctrl-C",
+            help="seconds of capturing, from the first sample on; a camera that gives none for as long is given up, "
+            f"one that only takes its time after {FIRST_SAMPLE_S:g} s at the earliest; without it until Ctrl-C",
         )  # fmt: skip
         parser.add_argument(
             "--count", type=within(1, MAX_COUNT, int, "a whole number"), default=DEFAULT_COUNT, metavar="N",
@@ -145,7 +147,7 @@ def _run(capture: Solo, stop: Stop, progress: Progress, duration_s: float | None
             begun_s, has_begun = time.monotonic(), True
         elapsed_s = time.monotonic() - begun_s
         progress.show(capture, elapsed_s)
-        left_s = LOOK_S if duration_s is None else duration_s - elapsed_s
+        left_s = LOOK_S if duration_s is None else _within_s(capture, duration_s, has_begun) - elapsed_s
         if stop.is_set() or capture.is_over or left_s <= 0:
             break
         capture.look(stop, min(LOOK_S, left_s))
@@ -153,6 +155,12 @@ def _run(capture: Solo, stop: Stop, progress: Progress, duration_s: float | None
     if stop.is_set():
         return "signal"
     return "failure" if capture.is_over else "duration"
+
+
+def _within_s(capture: Solo, duration_s: float, has_begun: bool) -> float:
+    """How long it goes on, from the first sample or while there is none; who has met no error yet is given time."""
+    is_on_its_way = not has_begun and not capture.status.error_code
+    return max(duration_s, FIRST_SAMPLE_S) if is_on_its_way else duration_s
 
 
 def _result(capture: Solo, begun_at: datetime, ended_by: str) -> dict[str, Any]:
