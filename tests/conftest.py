@@ -6,10 +6,14 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import Database, PostgreSQL, Redis, shared_postgresql, shared_redis
 
 pytest_plugins = ("tests.figures",)
+# By itself an example that takes 200 ms fails, on whatever machine that is.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.hookimpl(wrapper=True)

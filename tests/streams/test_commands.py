@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -120,11 +121,13 @@ def test_one_supervisor_runs_of_each_host_name(prepared: Path) -> None:
         assert "waiting whether" not in log_of(prepared)
         second_start.kill()
         second_start.wait(30)
+        killed_s = time.monotonic()
 
     with managing(prepared, "supervise", **elsewhere(prepared)) as third:  # the name of a machine that was killed
         until(lambda: "supervisor started" in log_of(prepared), 60)
         assert third.poll() is None
-        assert "waiting whether another machine has this name" in log_of(prepared)
+        is_asked_at_once = time.monotonic() - killed_s < 6  # after that the name is free
+        assert "waiting whether another machine has this name" in log_of(prepared) or not is_asked_at_once
 
 
 def test_supervisors_side_by_side_leave_when_they_are_told_and_leave_nobody_behind(prepared: Path) -> None:
