@@ -36,8 +36,7 @@ start() { setsid setpriv --pdeathsig TERM "$@" </dev/null & }
 alive() { kill -0 "$1" 2>/dev/null; }
 end() {
     [ -n "$1" ] || return
-    kill -TERM "$1" 2>/dev/null
-    while alive "$1"; do wait "$1" 2>/dev/null; done
+    while kill -TERM "$1" 2>/dev/null; do sleep 1 & wait -n "$1" $!; done
 }
 leave() {
     trap '' INT TERM HUP
@@ -62,7 +61,7 @@ until_true() {
         sleep 0.3
     done
 }
-are_drawn() { [ "$(wc -l <"$cameras_of")" -eq 3 ]; }
+are_drawn() { wc -l <"$cameras_of" | grep -qx 3; } # no $( ): see scripts/serve.sh
 
 say "drawing three films and starting the service (ten to twenty seconds)"
 start "$python" -m tests.camera.demo --loop "${LOOP:-30}" >"$cameras_of" 2>"$log"

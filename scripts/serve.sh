@@ -34,8 +34,23 @@ must_be_writable() {
     die "$1 $2 is not writable for uid $(id -u): run chown $(id -u) on the folder behind $folder$owner."
 }
 
+case ${1:-serve}:$# in
+    serve:[01]) parts=(website supervisor) ;;
+    web:1) parts=(website) ;;
+    supervise:1) parts=(supervisor) ;;
+    *) exec "$python" manage.py "$@" ;;
+esac
+
+must_be_writable DATA_DIR "$(setting DATA_DIR "$PWD/data")"
+must_be_writable MEDIA_ROOT "$(setting MEDIA_ROOT "$PWD/media")"
+host=$(setting HOST 127.0.0.1) port=$(setting PORT 8000)
+case $host in *:*) host="[$host]" ;; esac
+
 # Whatever is started carries `run` in its environment, also a job cluster in a session of its own, and the number of its
 # start; a recorder, whose environment is emptied, is still in its supervisor's session.
+#
+# From the trap below until a stop there is no $( ): bash 5.2 loses a signal that comes as one ends ("trap: unexpected EOF
+# while looking for matching `)'"; one TERM in eighty during the first 100 ms did nothing).
 run=$$.$RANDOM$RANDOM starts=0
 declare -A current=() begun_s=() start_of=() killed=() is_pausing=()
 
@@ -43,8 +58,9 @@ declare -A current=() begun_s=() start_of=() killed=() is_pausing=()
 left_of() { left SERVE_START="$run.$1" "$2"; }
 ours() { left SERVE_RUN="$run" "${current[@]}"; }
 left() {
-    local mark=$1 ids
-    ids=$(shift && IFS='|' && echo "$*")
+    local mark=$1 ids IFS='|'
+    shift
+    ids="$*"
     grep -lzsxF "$mark" /proc/[0-9]*/environ | cut -d/ -f3
     sed -nE "s/^([0-9]+) \(.*\) [^Z] [0-9]+ [0-9]+ ($ids) .*/\1/p" /proc/[0-9]*/stat 2>/dev/null
 }
@@ -53,7 +69,7 @@ left() {
 gone_within() {
     local deadline=$((SECONDS + $1))
     shift
-    while [ -n "$("$@")" ]; do
+    while "$@" | grep -q .; do
         [ $SECONDS -lt $deadline ] || return 1
         sleep 0.1
     done
@@ -104,16 +120,6 @@ restart() {
     if [ $pause_s -eq 0 ]; then begin "$part"; else start "$part" sleep $pause_s; is_pausing[$part]=yes; fi
 }
 
-case ${1:-serve}:$# in
-    serve:[01]) parts=(website supervisor) ;;
-    web:1) parts=(website) ;;
-    supervise:1) parts=(supervisor) ;;
-    *) exec "$python" manage.py "$@" ;;
-esac
-
-must_be_writable DATA_DIR "$(setting DATA_DIR "$PWD/data")"
-must_be_writable MEDIA_ROOT "$(setting MEDIA_ROOT "$PWD/media")"
-
 start prepare "$python" manage.py prepare
 prepare=${current[prepare]}
 while alive "$prepare"; do wait "$prepare"; done
@@ -121,8 +127,6 @@ wait "$prepare" || { [ -n "$stopping" ] || die "could not prepare the database, 
 [ -z "$stopping" ] || exit 0
 current=()
 
-host=$(setting HOST 127.0.0.1) port=$(setting PORT 8000)
-case $host in *:*) host="[$host]" ;; esac
 heartbeats=/dev/shm # a worker's heartbeat file on a slow disk gets the worker killed for silence
 [ -w "$heartbeats" ] || heartbeats=${TMPDIR:-/tmp}
 for part in "${parts[@]}"; do killed[$part]=0; begin "$part"; done
