@@ -4,7 +4,7 @@ import re
 from itertools import product
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -13,7 +13,6 @@ from streams import services
 from streams.models import Capture, Host, Stream
 from tests.streams.builders import (
     SECRET,
-    SITE,
     URL_WITH_SECRET,
     Response,
     make_capture,
@@ -22,28 +21,15 @@ from tests.streams.builders import (
     make_host,
 )
 from tests.streams.html import read
+from tests.streams.staff import administrator, signed_in, viewer
 
 pytestmark = pytest.mark.django_db
 STREAMS, CAPTURES, HOSTS = (f"/admin/streams/{name}/" for name in ("stream", "capture", "host"))
 
 
-def signed_in(user: User) -> Client:
-    client = Client(raise_request_exception=False, headers={"host": SITE})
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def admin() -> Client:
-    """Of somebody without a password: to hash one takes longer than most of these tests."""
-    return signed_in(User.objects.create_superuser("admin"))
-
-
-def viewer(*permissions: str) -> Client:
-    """Staff with these permissions alone."""
-    user = User.objects.create_user("viewer", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    return signed_in(user)
+    return administrator()
 
 
 def text_of(response: Response) -> str:

@@ -4,15 +4,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django_q.models import Failure, OrmQ, Schedule, Success, Task
 from django_q.tasks import async_task
 
 from streams import retention
 from streams.models import Stream
-from tests.streams.builders import SITE, Response, jobs, make_capture, make_claim, make_finished, make_host
+from tests.streams.builders import Response, jobs, make_capture, make_claim, make_finished, make_host
 from tests.streams.html import read
+from tests.streams.staff import administrator, viewer
 
 pytestmark = pytest.mark.django_db
 QUEUED, FAILED, DONE, SCHEDULED = (f"/admin/django_q/{name}/" for name in ("ormq", "failure", "success", "schedule"))
@@ -20,22 +20,9 @@ NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 NO_ROOM = "[Errno 28] No space left on device : Traceback (most recent call last):\n  File <worker>\nOSError: no room"
 
 
-def signed_in(user: User) -> Client:
-    client = Client(raise_request_exception=False, headers={"host": SITE})
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def admin() -> Client:
-    return signed_in(User.objects.create_superuser("admin"))
-
-
-def viewer(*permissions: str) -> Client:
-    """Staff with these permissions alone."""
-    user = User.objects.create_user("viewer", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    return signed_in(user)
+    return administrator()
 
 
 def make_task(job: str = "finish", *args: Any, success: bool = False, result: str = NO_ROOM) -> Task:

@@ -23,6 +23,7 @@ from streams.engine.timeline import Timeline
 from streams.models import Capture, Frame, Host, Stream
 from streams.retention import YOUNG_S, prune
 from streams.services import Change
+from tests.streams.away import database_out_of_reach
 from tests.streams.builders import (
     API,
     NOON,
@@ -656,17 +657,8 @@ def test_a_database_that_is_away_is_a_503_of_the_same_shape(
     client: Client, tmp_path: Path, settings: Settings, method: str, path: str
 ) -> None:
     settings.DEBUG = method == "POST"  # ninja would answer with a traceback
-    connection.close()
-    kept = dict(connection.settings_dict)
-    if connection.vendor == "sqlite":
-        connection.settings_dict["NAME"] = str(tmp_path / "away" / "db.sqlite3")
-    else:
-        connection.settings_dict.update(HOST="127.0.0.1", PORT="9")
-    try:
+    with database_out_of_reach(tmp_path):
         response = client.generic(method, path, json.dumps({"rtsp_url": URL}) if method == "POST" else "", API)
-    finally:
-        connection.close()
-        connection.settings_dict.update(kept)
     assert refused(response) == (503, "database_away", [])
     assert response["Retry-After"] == "5"
 

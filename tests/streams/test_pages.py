@@ -2,8 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from streams import services
 from streams.engine.notices import Notice
 from streams.engine.report import Counters, State, Status
 from streams.models import Capture, Host, Stream
+from tests.streams.away import database_out_of_reach
 from tests.streams.builders import (
     API,
     BROWSER,
@@ -419,22 +419,6 @@ def test_what_is_not_queued_waits_for_no_slot(client: Client, status: str) -> No
 
 
 # --- the database is away -------------------------------------------------------------------------
-
-
-@contextmanager
-def database_out_of_reach(folder: Path) -> Iterator[None]:
-    """No connection to it can be made: its file's folder is not there, its server's port is closed."""
-    connection.close()
-    kept = dict(connection.settings_dict)
-    if connection.vendor == "sqlite":
-        connection.settings_dict["NAME"] = str(folder / "away" / "db.sqlite3")
-    else:
-        connection.settings_dict.update(HOST="127.0.0.1", PORT="9")
-    try:
-        yield
-    finally:
-        connection.close()
-        connection.settings_dict.update(kept)
 
 
 ASKED: dict[str, Callable[[Client, str], Response]] = {
