@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.order import spread
 from tests.servers import Database, PostgreSQL, Redis, shared_postgresql, shared_redis
 
 pytest_plugins = ("tests.figures",)
@@ -25,6 +26,14 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """xdist's workers begin with equal stretches of the list, and whoever is done takes the end of another's."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1 and len(items) > 100 * workers:
+        items[:] = spread(items, workers, lambda item: item.path, lambda item: "e2e" in item.path.parts)
 
 
 @pytest.fixture(scope="session")
