@@ -1,7 +1,17 @@
-"""What must not reach the log."""
+"""What must not reach the log, whoever writes it and whichever handler takes it."""
 
 import logging
 import re
+import sys
+import threading
+import traceback
+import warnings
+from types import TracebackType
+from typing import Any
+
+from streams.engine.masking import mask
+
+_FORMAT_WARNING = warnings.formatwarning
 
 
 class WithoutQuery(logging.Filter):
@@ -11,3 +21,54 @@ class WithoutQuery(logging.Filter):
         if isinstance(record.args, tuple):
             record.args = tuple(re.sub(r"\?\S*", "?...", arg) if isinstance(arg, str) else arg for arg in record.args)
         return True
+
+
+class Masked(logging.Formatter):
+    """Masks the whole line, with its traceback and whatever else the format has."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(super().format(record))
+
+
+class MaskedRecord(logging.LogRecord):
+    """Masked whatever formats it: gunicorn and django-q bring handlers of their own. Its traceback is masked as it is
+    kept, which every formatter does before it writes it."""
+
+    def getMessage(self) -> str:
+        return mask(super().getMessage())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("exc_text", "stack_info") and isinstance(value, str):
+            value = mask(value)
+        super().__setattr__(name, value)
+
+
+def guard() -> None:
+    """From here on all that this process says of itself is masked: records, warnings, the last words of a fault."""
+    logging.setLogRecordFactory(MaskedRecord)
+    warnings.formatwarning = _format_warning
+    sys.excepthook = _say_last_words
+    threading.excepthook = _say_of_thread
+    sys.unraisablehook = _say_of_unraisable
+
+
+def _format_warning(*given: Any, **also: Any) -> str:
+    return mask(_FORMAT_WARNING(*given, **also))
+
+
+def _say_last_words(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None, where: str = ""
+) -> None:
+    if sys.stderr:
+        sys.stderr.write(where + mask("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _say_of_thread(given: threading.ExceptHookArgs) -> None:
+    if given.exc_type is not SystemExit:
+        name = given.thread.name if given.thread else "?"
+        _say_last_words(given.exc_type, given.exc_value, given.exc_traceback, f"Exception in thread {name}:\n")
+
+
+def _say_of_unraisable(given: "sys.UnraisableHookArgs") -> None:
+    where = f"{given.err_msg or 'Exception ignored'}:\n"
+    _say_last_words(given.exc_type, given.exc_value, given.exc_traceback, where)

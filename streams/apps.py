@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+
+from .engine import masking
 
 # Less than a claim lasts, or a host that waits for the lock would lose its own captures.
 IDLE_IN_TRANSACTION_S = 8
@@ -18,6 +20,19 @@ class StreamsConfig(AppConfig):
         from . import checks  # noqa: F401  # registers them; it needs the settings
 
         connection_created.connect(_end_idle_transactions)
+        self._mask_failures()
+
+    def _mask_failures(self) -> None:
+        """A job's traceback is kept in the database: in the worker, which knows what it has read, it is masked."""
+        if apps.is_installed("django_q"):
+            from django_q.signals import post_execute_in_worker
+
+            post_execute_in_worker.connect(_mask_result)
+
+
+def _mask_result(task: dict[str, Any], **_: Any) -> None:
+    if isinstance(task.get("result"), str):
+        task["result"] = masking.mask(task["result"])
 
 
 def _end_idle_transactions(connection: BaseDatabaseWrapper, **_: Any) -> None:
