@@ -1,22 +1,55 @@
 """Parse, check and redact an RTSP URL. Pure: nothing is looked up or connected."""
 
-import ipaddress
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import quote, unquote, unquote_plus
 
 from .errors import AddressRefused, InvalidURL
 
 DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322}  # RFC 7826 section 22.14
-# libav's RTSP client cuts a path off at 1024 bytes and user information, percent-encoded, at 128.
 MAX_URL_LENGTH = 1000
-MAX_USERINFO_LENGTH = 127
+# User name and password with a colon between them, as they are typed; cameras take 32 or 64 of each at most.
+MAX_USERINFO_LENGTH = 255
 MAX_NAME_LENGTH = 64
+MAX_HOST_LENGTH = 253  # RFC 1035 section 2.3.4
 MASK = "***"
-# Where clouds tell a machine its own secrets, beside the link-local 169.254.169.254.
-METADATA_IPS = frozenset({"fd00:ec2::254", "100.100.100.200"})
+Networks = tuple[IPv4Network | IPv6Network, ...]
+"""Empty: no limit."""
+# Where clouds tell a machine its own secrets, beside the link-local 169.254.169.254 of most of them.
+METADATA = (
+    ip_network("fd00:ec2::/32"),  # AWS: instance metadata (::254) and EKS pod identity (::23), by their documentation
+    ip_network("fd20:ce::254"),  # Google Cloud
+    ip_network("168.63.129.16"),  # Azure: "What is IP address 168.63.129.16?"
+    ip_network("192.0.0.192"),  # Oracle Cloud Classic
+    ip_network("fd00:c1::a9fe:a9fe"),  # Oracle Cloud
+    ip_network("100.100.100.200"),  # Alibaba Cloud
+    ip_network("fd00:100::100:200"),  # the same
+    ip_network("100.96.0.96"),  # Volcengine
+    ip_network("fd00:42::42"),  # Scaleway: cloud-init's DataSourceScaleway
+    ip_network("fd00:a9fe:a9fe::1"),  # Akamai (Linode)
+)
+_NO_HOSTS = (
+    ip_network("0.0.0.0/8"),  # "this network": Linux takes 0.0.0.0 for itself
+    ip_network("169.254.0.0/16"),
+    ip_network("224.0.0.0/4"),
+    ip_network("240.0.0.0/4"),  # reserved, and 255.255.255.255
+    ip_network("fe80::/10"),
+    ip_network("ff00::/8"),
+    # IPv4 inside IPv6 by ways that nobody offers any more, but that a router may still take.
+    ip_network("::/96"),  # IPv4-compatible (RFC 4291 section 2.5.5.1), and :: itself
+    ip_network("::ffff:0:0:0/96"),  # IPv4-translated (RFC 2765)
+    ip_network("2001::/32"),  # Teredo
+    ip_network("2002::/16"),  # 6to4 (RFC 7526)
+)
+_LOOPBACK = ip_address("::1")
+# NAT64: RFC 6052 section 2.1, and RFC 8215, below which a network may choose any of the places of section 2.2.
+_NAT64 = ip_network("64:ff9b::/96")
+_LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
+_NAT64_PLACES = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
+_MAPPED = IPv6Network("::ffff:0:0/96")
 # Keys under which cameras and relays take credentials in the query, and words that others of them hold.
 SECRET_KEYS = frozenset({"key", "sig", "user", "username", "usr"})
 SECRET_WORDS = ("auth", "pas", "psw", "pwd", "secret", "token")
@@ -26,6 +59,9 @@ _PATH_SECRET = re.compile(r"((?:passwd|password|pass|pwd|psw)=)([^/_&;]*)", re.I
 _SCHEME = re.compile(r"(rtsps?)://(.*)", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s@:/?#\[\]%\\]+)(?::(?P<port>[0-9]{0,5}))?")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+# What inet_aton(3) takes for an IPv4 address: 2852039166, 0xa9fea9fe, 0251.0376.0251.0376, 169.254.43518. People and
+# resolvers read some of them differently (010.0.0.1), so only one spelling is one. No top-level domain is a number.
+_ENDS_IN_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATH_SAFE = "/%!$&'()*+,;=:@~[]"
 
@@ -65,6 +101,19 @@ class Address:
         """The URL to connect to, credentials included, each percent-encoded once. Never to be shown."""
         return self._url(self._userinfo(), self.path, self.query)
 
+    def with_credentials(self, username: str | None, password: str | None) -> "Address":
+        """With these in place of its own, taken literally; a password without a user name has an empty one.
+
+        Raises InvalidURL, which quotes neither.
+        """
+        if username is None and password is not None:
+            username = ""
+        if _CONTROL.search(f"{username or ''}{password or ''}"):
+            raise InvalidURL("The user name or password holds a control character.")
+        address = replace(self, username=username, password=password)
+        _check_lengths(address)
+        return address
+
     @property
     def name(self) -> str:
         """What a stream of this address is called: the last part of the path, or else the host."""
@@ -80,7 +129,8 @@ class Address:
     def _url(self, userinfo: str, path: str, query: Iterable[tuple[str, str]]) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
-        pairs = "&".join(f"{key}={value}" if value else key for key, value in query)
+        # A password that is empty is told as one: cameras ask for "password=", too.
+        pairs = "&".join(f"{key}={value}" if value or _is_secret(key) else key for key, value in query)
         return f"{self.scheme}://{userinfo}{host}{port}{path}{'?' + pairs if pairs else ''}"
 
 
@@ -124,22 +174,77 @@ def join(public: str, secret: str) -> Address:
     return replace(address, path=path, query=query, username=held["username"], password=held["password"])
 
 
-def check_ip(ip: str) -> None:
-    """Refuse an IP address at which no camera lives but a host's own secrets may: raises AddressRefused."""
-    address = ipaddress.ip_address(ip.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    if address.is_link_local or address.is_multicast or address.is_unspecified or str(address) in METADATA_IPS:
-        raise AddressRefused(f"This service does not connect to {address}: link-local or not a host.")
+def parse_networks(text: str) -> Networks:
+    """`192.168.0.0/16, 10.1.2.3, fd00::/8`. Raises ValueError with a sentence about the first that is none."""
+    networks: list[IPv4Network | IPv6Network] = []
+    for word in filter(None, map(str.strip, text.split(","))):
+        network = _network(word)
+        if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+            raise ValueError(f"{word}: write IPv4 addresses as such; ::ffff:192.0.2.1 is compared as 192.0.2.1.")
+        networks.append(network)
+    return tuple(networks)
 
 
-def check_literal(address: Address) -> None:
+def check_ip(ip: str, networks: Networks = ()) -> None:
+    """Refuse an IP address at which no camera lives but a host's own secrets may, and one outside of `networks`.
+
+    What is refused stays so if it is in `networks`. Raises AddressRefused.
+    """
+    address = _plain(ip)
+    if any(address in network for network in METADATA):
+        words = f"This service does not connect to {address}: no camera, but a cloud's own service."
+        raise AddressRefused(words, is_for_ever=True)
+    if address != _LOOPBACK and any(address in network for network in _NO_HOSTS):
+        words = f"This service does not connect to {address}: link-local or not a host."
+        raise AddressRefused(words, is_for_ever=True)
+    for inner in _behind_nat64(address):
+        check_ip(inner)
+    if networks and not any(address in network for network in networks):
+        raise AddressRefused(f"This service does not connect to {address}: CAPTURE_ALLOWED_NETWORKS leaves it out.")
+
+
+def check_literal(address: Address, networks: Networks = ()) -> None:
     """Refuse at once what needs no look-up to be refused; a name is checked when it is resolved."""
+    if is_literal(address.host):
+        check_ip(address.host, networks)
+    elif _ENDS_IN_NUMBER.search(address.host):
+        words = "An IPv4 address is written as four decimal numbers from 0 to 255: 192.0.2.7."
+        raise AddressRefused(words, is_for_ever=True)
+
+
+def is_literal(host: str) -> bool:
+    """Whether it is an IP address in the one spelling that is taken."""
     try:
-        ipaddress.ip_address(address.host)
+        ip_address(host)
     except ValueError:
-        return
-    check_ip(address.host)
+        return False
+    return True
+
+
+def _network(word: str) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(word, strict=False)
+    except ValueError:
+        raise ValueError(f"{word} is no network: write 192.168.0.0/16, 10.1.2.3 or fd00::/8.") from None
+    if network.network_address != ip_address(word.partition("/")[0]):
+        raise ValueError(f"{word} is no network: is {network} meant?")
+    return network
+
+
+def _plain(ip: str) -> IPv4Address | IPv6Address:
+    address = ip_address(ip.partition("%")[0])
+    return (address.version == 6 and address.ipv4_mapped) or address
+
+
+def _behind_nat64(address: IPv4Address | IPv6Address) -> Iterator[str]:
+    """The IPv4 addresses that a translator may read in it."""
+    if address in _NAT64:
+        yield str(IPv4Address(address.packed[12:]))
+    elif address in _LOCAL_NAT64:
+        for place in _NAT64_PLACES:
+            found = IPv4Address(bytes(address.packed[index] for index in place))
+            if int(found) >> 24:  # mere padding, at another translator's place
+                yield str(found)
 
 
 def _check_text(text: str) -> None:
@@ -154,7 +259,7 @@ def _check_text(text: str) -> None:
 def _check_lengths(address: Address) -> None:
     if len(address._url("", address.path, address.query)) > MAX_URL_LENGTH:
         raise InvalidURL(f"The address is longer than {MAX_URL_LENGTH} characters once it is percent-encoded.")
-    if len(address._userinfo()) - 1 > MAX_USERINFO_LENGTH:
+    if len(address.username or "") + 1 + len(address.password or "") > MAX_USERINFO_LENGTH:
         raise InvalidURL(f"User name and password are longer than {MAX_USERINFO_LENGTH} characters together.")
 
 
@@ -236,14 +341,14 @@ def _unquote(text: str) -> str:
 def _host(host: str) -> str:
     if host.startswith("["):
         try:
-            return str(ipaddress.IPv6Address(host[1:-1]))
+            return str(IPv6Address(host[1:-1]))
         except ValueError:
             raise InvalidURL("The address has no valid IPv6 host.") from None
     try:
-        ascii_host = host.lower().rstrip(".").encode("idna").decode()
+        ascii_host = host.lower().rstrip(".").encode("idna").decode().rstrip(".")
     except UnicodeError:
         raise InvalidURL("The address has no valid host name.") from None
-    if not all(_LABEL.fullmatch(label) for label in ascii_host.split(".")):
+    if len(ascii_host) > MAX_HOST_LENGTH or not all(_LABEL.fullmatch(label) for label in ascii_host.split(".")):
         raise InvalidURL("The address has no valid host name.")
     return ascii_host
 

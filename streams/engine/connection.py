@@ -3,6 +3,7 @@
 import select
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
 
 from . import errors
@@ -14,6 +15,20 @@ NOTHING = -1
 RECEIVE_BUFFER_BYTES = 1 << 22  # the kernel cuts it to net.core.rmem_max
 _PORT_TRIES = 100
 MAX_DATAGRAM_BYTES = 1 << 16
+# OpenSSL's X509_V_ERR_...: x509_vfy.h
+_UNKNOWN_CA = "is signed by an authority that this host does not know"
+_WRONG_CERTIFICATES = {
+    9: "is not valid yet (are the clocks right?)",
+    10: "has expired",
+    18: "is signed by the camera itself",
+    19: _UNKNOWN_CA,
+    20: _UNKNOWN_CA,
+    21: _UNKNOWN_CA,
+    62: "is for another name than {host}",
+    64: "is for another address than {host}",
+}
+# Of an SSLError where TLS is spoken, but in no way that both sides know.
+_TLS_REASONS = ("ALERT", "UNSUPPORTED_PROTOCOL")
 MAX_DATAGRAMS = 4096  # of one read: whoever floods the port does not hold us there
 
 
@@ -59,22 +74,34 @@ class Connection:
         self._socket.close()
 
 
-class TLSConnection(Connection):
-    """The same through TLS. Not verified: cameras have certificates of their own making."""
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """`host` is the name or IP address that the certificate has to be for, unless it is not verified."""
 
-    def __init__(self, tcp: socket.socket, host: str, stop: Stop, until_s: float) -> None:
-        """Raises NotRTSP if the other side speaks no TLS, ConnectTimeout, Closed, Stopped."""
+    host: str
+    is_verified: bool = True
+
+
+class TLSConnection(Connection):
+    """The same through TLS, 1.2 or newer. Nothing is sent before the certificate is verified."""
+
+    def __init__(self, tcp: socket.socket, tls: TLS, stop: Stop, until_s: float) -> None:
+        """Raises CertificateRefused, NotRTSP if the other side speaks no TLS, ConnectTimeout, Closed, Stopped."""
         super().__init__(tcp)
         import ssl  # 6 ms and 0.9 MB that a plain camera does not need
 
         self._ssl = ssl
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        self._tls = context.wrap_socket(tcp, server_hostname=host, do_handshake_on_connect=False)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls.is_verified:
+            context.load_default_certs()  # the system's, or those of SSL_CERT_FILE and SSL_CERT_DIR
+        else:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        self._tls = context.wrap_socket(tcp, server_hostname=tls.host, do_handshake_on_connect=False)
         self._socket = self._tls
         try:
-            self._shake_hands(stop, until_s)
+            self._shake_hands(tls.host, stop, until_s)
         except BaseException:
             self.close()
             raise
@@ -104,7 +131,7 @@ class TLSConnection(Connection):
         except (self._ssl.SSLWantReadError, self._ssl.SSLWantWriteError):
             return 0
 
-    def _shake_hands(self, stop: Stop, until_s: float) -> None:
+    def _shake_hands(self, host: str, stop: Stop, until_s: float) -> None:
         while True:
             try:
                 return self._tls.do_handshake()
@@ -114,22 +141,26 @@ class TLSConnection(Connection):
                 is_ready = wait(self.fileno(), select.POLLOUT, stop, until_s)
             except (self._ssl.SSLEOFError, ConnectionError):
                 raise errors.Closed from None
-            except self._ssl.SSLError:  # what came is no record
-                raise errors.NotRTSP from None
+            except self._ssl.SSLCertVerificationError as error:
+                raise _certificate_refused(host, error.verify_code, error.verify_message) from None
+            except self._ssl.SSLError as error:
+                if any(word in (error.reason or "") for word in _TLS_REASONS):
+                    raise errors.NotRTSP("The camera speaks no TLS that is safe enough: 1.2 is the least.") from None
+                raise errors.NotRTSP from None  # what came is no record
             if not is_ready:
                 raise errors.ConnectTimeout
 
 
-def connect(ips: list[str], port: int, tls_host: str | None, stop: Stop, timeout_s: float) -> Connection:
+def connect(ips: list[str], port: int, tls: TLS | None, stop: Stop, timeout_s: float) -> Connection:
     """To the first of these addresses that answers, each given `timeout_s`. Raises a CaptureError, or Stopped.
 
-    `tls_host` is the name to ask for in TLS; None: plain TCP.
+    Without `tls` plain TCP.
     """
     for ip in ips:
         if tcp := _connected(ip, port, stop, monotonic() + timeout_s):
             try:
                 tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return TLSConnection(tcp, tls_host, stop, monotonic() + timeout_s) if tls_host else Connection(tcp)
+                return TLSConnection(tcp, tls, stop, monotonic() + timeout_s) if tls else Connection(tcp)
             except OSError:  # reset already
                 tcp.close()
                 raise errors.Closed from None
@@ -145,6 +176,11 @@ def wait(fileno: int, events: int, stop: Stop, until_s: float) -> bool:
     if stop.fileno() in found:
         raise Stopped
     return fileno in found
+
+
+def _certificate_refused(host: str, code: int, reason: str) -> errors.CertificateRefused:
+    wrong = _WRONG_CERTIFICATES.get(code, f"cannot be verified ({reason})").format(host=host)
+    return errors.CertificateRefused(f"The camera's certificate {wrong}: see verify_certificate and SSL_CERT_FILE.")
 
 
 def _connected(ip: str, port: int, stop: Stop, until_s: float) -> socket.socket | None:

@@ -2,12 +2,13 @@
 
 import select
 from collections.abc import Mapping
+from dataclasses import dataclass
 from time import monotonic
 
 from . import errors
-from .address import Address
+from .address import Address, Networks
 from .clock import Stop
-from .connection import Connection, connect, wait
+from .connection import TLS, Connection, connect, wait
 from .interleaved import Interleaved
 from .rtsp_auth import Authorizer, challenges
 from .rtsp_message import Message, pack_answer, pack_request
@@ -24,10 +25,21 @@ _ENDING = ("TEARDOWN", "REDIRECT")
 _END_NOTICES = frozenset({2101, 2104, 2306, 2401, *range(4400, 5600)})
 
 
+@dataclass(slots=True)
+class Caution:
+    """Of one capture, at each of its connections."""
+
+    networks: Networks = ()
+    """Those that may be connected to; empty: all that are not refused anyway."""
+    verifies_certificate: bool = True
+    has_met_digest: bool = False
+    """The camera has taken a Digest: from then on nobody in its place gets the password as it is."""
+
+
 class Dialogue:
     """`answers` holds responses that nobody asked about in `ask`: those to requests that were posted."""
 
-    def __init__(self, address: Address, ips: list[str], stop: Stop, timeout_s: float) -> None:
+    def __init__(self, address: Address, ips: list[str], stop: Stop, timeout_s: float, caution: Caution) -> None:
         """Connects. Raises a CaptureError, or Stopped."""
         self.stream = Interleaved()
         self.session = ""
@@ -40,6 +52,7 @@ class Dialogue:
         self._ips = ips
         self._stop = stop
         self._timeout_s = timeout_s
+        self._caution = caution
         self._authorizer = (
             Authorizer(address.username, address.password or "") if address.username is not None else None
         )
@@ -63,6 +76,9 @@ class Dialogue:
                 answer = self._exchange(method, url, headers)
         if self._authorizer and self._authorizer.is_meeting and answer.status != 401:
             self._is_welcome = True
+            self._caution.has_met_digest |= self._authorizer.nonce is not None
+        if self._is_downgrade(answer):
+            raise errors.AuthRefused("The camera took the password by Digest before, and now wants it in the clear.")
         return answer
 
     def post(self, method: str, url: str, **headers: str) -> int:
@@ -88,7 +104,15 @@ class Dialogue:
         has_tried, nonce = authorizer.is_meeting, authorizer.nonce
         if has_tried and not self._is_welcome and not any(challenge.is_stale for challenge in offered):
             return False
+        if self._is_downgrade(answer):
+            return False
         return authorizer.meet(offered) and (not has_tried or authorizer.nonce != nonce)
+
+    def _is_downgrade(self, answer: Message) -> bool:
+        """Nothing but Basic is offered where Digest has been taken: who stands in between could ask for that."""
+        if answer.status != 401 or not self._caution.has_met_digest:
+            return False
+        return {challenge.scheme for challenge in challenges(answer.values("www-authenticate"))} == {"basic"}
 
     def send_interleaved(self, channel: int, packet: bytes) -> None:
         self._send(b"$" + bytes([channel]) + len(packet).to_bytes(2) + packet)
@@ -195,8 +219,9 @@ class Dialogue:
             self.failure = errors.Closed("The camera ended the session.")
 
     def _connect(self) -> Connection:
-        tls_host = self._address.host if self._address.scheme == "rtsps" else None
-        return connect(self._ips, self._address.port, tls_host, self._stop, self._timeout_s)
+        address, is_verified = self._address, self._caution.verifies_certificate
+        tls = TLS(address.host, is_verified) if address.scheme == "rtsps" else None
+        return connect(self._ips, address.port, tls, self._stop, self._timeout_s)
 
 
 def _notice(request: Message) -> int:

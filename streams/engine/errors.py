@@ -4,8 +4,9 @@ Each class says its `code` (the same in JSON, pages, logs and the admin), its pl
 
     CaptureError
     |-- InvalidURL          invalid_url          never
-    |-- AddressRefused      address_refused      never
+    |-- AddressRefused      address_refused      slow    a name may change; never, where no change can help
     |-- AuthRefused         auth_refused         slow    cameras lock an account after some wrong passwords
+    |-- CertificateRefused  certificate_refused  slow
     |-- NotFound            not_found            quick   a relay publishes the path once its camera is up
     |-- Unreachable         unreachable          quick
     |-- CameraFull          camera_full          later   sessions of a camera time out after about a minute
@@ -17,6 +18,8 @@ Each class says its `code` (the same in JSON, pages, logs and the admin), its pl
     |   `-- TransportRefused transport_refused  slow    the other transport is tried at once
     |-- NoVideo             no_video             slow
     |-- Undecodable         undecodable          slow
+    |-- PictureTooLarge     picture_too_large    slow
+    |-- OutOfMemory         out_of_memory        slow    by another recorder: this one ends
     |-- CredentialsSealed   credentials_sealed   quick   the camera is not asked meanwhile
     `-- RecorderDied        recorder_died        quick
 """
@@ -40,7 +43,7 @@ class CaptureError(Exception):
 
     code: ClassVar[str]
     words: ClassVar[str]
-    retry: ClassVar[Retry] = Retry.QUICK
+    retry: Retry = Retry.QUICK
 
     def __init__(self, detail: str = "") -> None:
         """`detail` replaces the class's plain words where more is known."""
@@ -56,12 +59,24 @@ class InvalidURL(CaptureError):
 class AddressRefused(CaptureError):
     code = "address_refused"
     words = "This service does not connect to that address."
-    retry = Retry.NEVER
+    retry = Retry.SLOW
+
+    def __init__(self, detail: str = "", *, is_for_ever: bool = False) -> None:
+        """What a name resolves to may change, and the settings may; what an IP address is may not."""
+        super().__init__(detail)
+        if is_for_ever:
+            self.retry = Retry.NEVER
 
 
 class AuthRefused(CaptureError):
     code = "auth_refused"
     words = "The camera refused the user name or the password."
+    retry = Retry.SLOW
+
+
+class CertificateRefused(CaptureError):
+    code = "certificate_refused"
+    words = "The camera's certificate cannot be verified."
     retry = Retry.SLOW
 
 
@@ -122,6 +137,18 @@ class NoVideo(CaptureError):
 class Undecodable(CaptureError):
     code = "undecodable"
     words = "The stream's video cannot be decoded."
+    retry = Retry.SLOW
+
+
+class PictureTooLarge(CaptureError):
+    code = "picture_too_large"
+    words = "The camera's pictures are larger than this service takes."
+    retry = Retry.SLOW
+
+
+class OutOfMemory(CaptureError):
+    code = "out_of_memory"
+    words = "What the camera sends takes more memory than a recorder may have (CAPTURE_MEMORY_MB)."
     retry = Retry.SLOW
 
 

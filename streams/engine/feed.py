@@ -15,6 +15,7 @@ from . import errors
 from .address import Address
 from .clock import Stop
 from .decoder import CODECS, Decoder, LibavDecoder
+from .dialogue import Caution
 from .rtp import CodedPicture, Depacketizer, depacketizer
 from .rtsp import RTSPSession, open_session
 
@@ -28,6 +29,11 @@ QUIET_S = 0.25
 # many at a time, which costs a third (docs/engine.md).
 EAGER_S = 5.0
 BATCH_BYTES, BATCH_S = 512 << 10, 1.0
+# Packets come, and of none of them a picture: before the session gives the recorder up.
+NO_PICTURE_S = 12.0
+# So many pictures of one read are given before more of it is looked at: a million may lie there, of 14 bytes each,
+# and each key picture has its parameter sets put before it.
+MAX_FOUND, MAX_FOUND_BYTES = 1024, 32 << 20
 # While pictures are decoded the socket is emptied this often, so that no camera has to wait for it.
 DRAIN_S = 0.1
 
@@ -83,7 +89,7 @@ class RTSPFeed:
         self._pictures = pictures
         self._stop = stop
         self._transport = transport
-        self._read_s = time.monotonic()
+        self._read_s = self._pictured_s = time.monotonic()
         self.codec = CODECS[session.track.encoding]
 
     def __enter__(self) -> Self:
@@ -95,7 +101,7 @@ class RTSPFeed:
         self._session.close()
 
     def packets(self) -> Iterator[Packet]:
-        heard_s = self._read_s = time.monotonic()
+        heard_s = self._read_s = self._pictured_s = time.monotonic()
         eager_until_s, wait_s = heard_s + EAGER_S, QUIET_S
         has_begun = False
         while not self._stop.is_set():
@@ -105,8 +111,12 @@ class RTSPFeed:
                 yield from self._stamped(self._pictures.settle(), heard_s)
                 self._check_silence(heard_s, has_begun)
                 continue
+            if not has_begun:
+                self._pictured_s = self._read_s
             has_begun, heard_s = True, self._read_s
             yield from self._arrived(received, before_s)
+            if self._read_s - self._pictured_s > NO_PICTURE_S:
+                raise errors.Undecodable("What the camera sends makes no picture.")
             if self._read_s > eager_until_s:
                 eager_until_s, wait_s = math.inf, BATCH_S
                 self._session.wake_at(BATCH_BYTES)
@@ -114,14 +124,22 @@ class RTSPFeed:
 
     def _arrived(self, received: Sequence[memoryview], before_s: float) -> Iterator[Packet]:
         """The pictures that are complete now. One ended with the packet before the one that shows it."""
-        push, done_bytes = self._pictures.push, 0
+        push, done_bytes, found_bytes = self._pictures.push, 0, 0
         per_byte_s = (self._read_s - before_s) / sum(map(len, received))
         found: list[tuple[CodedPicture, float]] = []
         for packet in received:
             if pictures := push(packet):
                 arrived_s = before_s + done_bytes * per_byte_s
                 found += [(picture, arrived_s) for picture in pictures]
+                found_bytes += sum(len(picture.data) for picture in pictures)
+                if len(found) > MAX_FOUND or found_bytes > MAX_FOUND_BYTES:
+                    yield from self._given(found, before_s)
+                    found, found_bytes = [], 0
             done_bytes += len(packet)
+        yield from self._given(found, before_s)
+
+    def _given(self, found: Sequence[tuple[CodedPicture, float]], before_s: float) -> Iterator[Packet]:
+        """With their moments of arrival."""
         times_s = [picture.timestamp / self._session.track.clock_rate for picture, _ in found]
         arrivals_s = spread(times_s, [arrived_s for _, arrived_s in found], before_s)
         for (picture, _), arrived_s in zip(found, arrivals_s, strict=True):
@@ -166,14 +184,15 @@ class RTSPFeed:
                 arrived_at=time.time() - (time.monotonic() - arrived_s),
                 arrived_s=arrived_s,
             )
+            self._pictured_s = time.monotonic()  # once it is decoded, which may have taken long
 
 
-def open_feed(address: Address, transport: str, stop: Stop) -> RTSPFeed:
+def open_feed(address: Address, transport: str, stop: Stop, caution: Caution | None = None) -> RTSPFeed:
     """Connect, describe, set up and play. Raises a CaptureError, no text of which holds a credential, or Stopped.
 
     `transport` is tcp or udp.
     """
-    session = open_session(address, transport, stop)
+    session = open_session(address, transport, stop, caution)
     try:
         pictures = depacketizer(session.track, is_ordered=transport == "tcp")
     except BaseException:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from .address import Address
+from .address import Address, Networks
 from .notices import Notice
 
 
@@ -29,6 +29,12 @@ class Settings:
     interval_s: float
     count: int
     transport: str = "tcp"
+    verify_certificate: bool = True
+    """For rtsps."""
+    networks: Networks = ()
+    """Those that may be connected to; empty: all that are not refused anyway."""
+    memory_bytes: int = 1 << 30
+    """What the recorder may take beside what all share; a hostile camera would have it take everything."""
 
 
 @dataclass(frozen=True, slots=True)

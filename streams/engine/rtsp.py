@@ -13,7 +13,7 @@ from . import errors, sdp
 from .address import Address
 from .carrier import Carrier, TCPCarrier, UDPCarrier
 from .clock import Stop, Stopped
-from .dialogue import Dialogue
+from .dialogue import Caution, Dialogue
 from .resolver import resolve
 from .rtcp import has_bye, receiver_report
 from .rtsp_message import Message
@@ -52,10 +52,10 @@ class RTSPSession:
     peer: str
     """The IP address connected to."""
 
-    def __init__(self, address: Address, ips: list[str], stop: Stop) -> None:
+    def __init__(self, address: Address, ips: list[str], stop: Stop, caution: Caution) -> None:
         """Connects; `_open` does the rest. Raises a CaptureError, or Stopped."""
         self._stop = stop
-        self._dialogue = Dialogue(address, ips, stop, SOCKET_TIMEOUT_S)
+        self._dialogue = Dialogue(address, ips, stop, SOCKET_TIMEOUT_S, caution)
         self._carrier: Carrier | None = None
         self.peer = self._dialogue.connection.peer
         self._url = replace(address, username=None, password=None).url()
@@ -264,26 +264,28 @@ class RTSPSession:
         return answers
 
 
-def open_session(address: Address, transport: str, stop: Stop) -> RTSPSession:
+def open_session(address: Address, transport: str, stop: Stop, caution: Caution | None = None) -> RTSPSession:
     """Connect, describe, set up and play. `transport` is tcp or udp. Raises a CaptureError; Stopped if `stop` is set.
 
-    The host is resolved once. A redirect is followed once, and only to the host and port that were asked for.
+    The host is resolved once, and all that follows goes to one of the IP addresses found. A redirect is followed
+    once, and only to another path of the host and port that were asked for.
     """
-    ips = resolve(address)[:MAX_ADDRESSES]
+    caution = caution or Caution()
+    ips = resolve(address, caution.networks)[:MAX_ADDRESSES]
     if stop.is_set():
         raise Stopped
     try:
-        return _opened(address, ips, transport, stop)
+        return _opened(address, ips, transport, stop, caution)
     except _Redirected as redirect:
-        there = _followed(address, redirect.args[0])
+        there = _followed(address, ips, redirect.args[0])
     try:
-        return _opened(there, ips, transport, stop)
+        return _opened(there, ips, transport, stop, caution)
     except _Redirected:
         raise errors.AddressRefused("The camera redirects again and again.") from None
 
 
-def _opened(address: Address, ips: list[str], transport: str, stop: Stop) -> RTSPSession:
-    session = RTSPSession(address, ips, stop)
+def _opened(address: Address, ips: list[str], transport: str, stop: Stop, caution: Caution) -> RTSPSession:
+    session = RTSPSession(address, ips, stop, caution)
     try:
         session._open(transport)
     except BaseException:
@@ -292,14 +294,17 @@ def _opened(address: Address, ips: list[str], transport: str, stop: Stop) -> RTS
     return session
 
 
-def _followed(address: Address, location: str) -> Address:
+def _followed(address: Address, ips: list[str], location: str) -> Address:
+    """The address with the other path. A camera that is asked by name may call itself by its IP address."""
     try:
         there = addresses.parse(location)
     except errors.InvalidURL:
         raise errors.AddressRefused("The camera redirects to what is no RTSP address.") from None
-    if (there.scheme, there.host, there.port) != (address.scheme, address.host, address.port):
-        raise errors.AddressRefused(f"The camera redirects to another address, {there.host}: that is not followed.")
-    return replace(there, username=address.username, password=address.password)
+    is_here = there.host == address.host or there.host in ips
+    if not is_here or (there.scheme, there.port) != (address.scheme, address.port):
+        where = f"{there.scheme}://{there.host}:{there.port}"
+        raise errors.AddressRefused(f"The camera redirects to another address, {where}: that is not followed.")
+    return replace(address, path=there.path, query=there.query)
 
 
 def _check(method: str, answer: Message) -> None:

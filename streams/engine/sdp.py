@@ -16,6 +16,10 @@ _STATIC_ENCODINGS = {25: "CELB", 26: "JPEG", 28: "NV", 31: "H261", 32: "MPV", 33
 # A dynamic type without rtpmap is told by what its fmtp speaks of: RFC 7798, 6184 and 6416.
 _TELLING = (("sprop-vps", "H265"), ("sprop-parameter-sets", "H264"), ("config", "MP4V-ES"))
 _MAX_PAYLOAD_TYPE = 127
+# Cameras have up to five tracks, with a dozen lines each: what is beyond is left out. For each track all are read.
+_MAX_TRACKS = 16
+_MAX_ATTRIBUTES = 64
+_MAX_TYPES = 16
 _MAX_CLOCK_RATE_HZ = 10_000_000
 _MAX_FRAME_RATE_FPS = 1000.0
 
@@ -123,8 +127,10 @@ def _sections(text: bytes) -> list[_Section]:
         kind, _, value = line.replace("\0", "").strip().partition("=")
         kind = kind.strip().lower()
         if kind == "m":
+            if len(sections) > _MAX_TRACKS:
+                break
             sections.append(_media(value))
-        elif kind == "a":
+        elif kind == "a" and len(sections[-1].attributes) < _MAX_ATTRIBUTES:
             name, _, rest = value.partition(":")
             sections[-1].attributes.append((name.strip().lower(), rest.strip()))
     return sections
@@ -133,7 +139,7 @@ def _sections(text: bytes) -> list[_Section]:
 def _media(value: str) -> _Section:
     """`video 0 RTP/AVP 96 97`; what is no number is left out."""
     words = value.split()
-    types = [_whole(word) for word in words[3:]]
+    types = [_whole(word) for word in words[3 : 3 + _MAX_TYPES]]
     return _Section((words or [""])[0].lower(), [each for each in types if 0 <= each <= _MAX_PAYLOAD_TYPE])
 
 

@@ -3,13 +3,15 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 
 from . import errors
 from .backoff import Backoff, longest_wait_s
 from .clock import Clock, Stop, Stopped, SystemClock
 from .conversion import encode_frame
 from .copies import Copies
-from .errors import CaptureError, Retry, TransportRefused
+from .dialogue import Caution
+from .errors import CaptureError, OutOfMemory, Retry, TransportRefused
 from .feed import Feed, Opener, Packet, open_feed
 from .integrity import are_whole
 from .leaderboard import Leaderboard
@@ -18,6 +20,7 @@ from .report import Counters, Picture, Report, Seed, Settings, State, Status, Vi
 from .sampler import Counts, Sample, Sampler
 from .scoring import brightness, fingerprint
 from .timeline import Timeline
+from .wire import picture_bytes
 
 # The feed keeps its own limits (rtsp.py, feed.py). These are for a thread that hangs inside C code all the same.
 OPEN_S = 30.0
@@ -43,14 +46,14 @@ class Session:
         settings: Settings,
         seed: Seed | None = None,
         *,
-        opener: Opener = open_feed,
+        opener: Opener | None = None,
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.stop = Stop()
-        self._open = opener
+        self._open = opener or _opener(settings)
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._on_change = on_change
@@ -71,6 +74,8 @@ class Session:
         self._late_s: deque[float] = deque(maxlen=REMEMBERED)
         self._last_sample_at: float | None = None
         self._healthy_since_s: float | None = None
+        self.is_heavy = False
+        """Whether it takes so much work that it goes behind all others; whoever measures that says so."""
         self._deadline: tuple[float, type[CaptureError]] | None = None
         self._timeline = _timeline_of(seed, settings.interval_s, self._clock.now())
         self._told_events = self._timeline.events
@@ -84,6 +89,8 @@ class Session:
                 self._connect()
             except Stopped:
                 return
+            except OutOfMemory:  # whatever holds it: it is given back by ending
+                raise
             except TransportRefused as error:
                 if self._transport == self.settings.transport:
                     self._transport = OTHER[self._transport]
@@ -132,8 +139,11 @@ class Session:
         return deadline[1]()
 
     def fail(self, error: CaptureError) -> None:
-        """Say in the status why this recorder ends."""
-        self._set(Status(State.RECONNECTING, error.code, str(error), self._backoff.attempt + 1))
+        """Say in the status why this recorder ends; of what is not to be tried again soon, also when it will be."""
+        if error.retry is Retry.SLOW:
+            self._put_off(error)
+        else:
+            self._set(Status(State.RECONNECTING, error.code, str(error), self._backoff.attempt + 1))
 
     def _connect(self) -> None:
         """One connection, until `stop`. Raises a CaptureError when it ends otherwise."""
@@ -193,7 +203,7 @@ class Session:
         if not is_copy and self._board.accepts(score):
             if not are_whole(codec, sample.sources):
                 return False
-            jpeg = encode_frame(frame)
+            jpeg = encode_frame(frame, picture_bytes(self.settings.count))
             picture = Picture(number, score, sample.arrived_at, frame.width, frame.height, jpeg)
         with self._lock:
             self._number = number
@@ -214,6 +224,7 @@ class Session:
             Notice.FROZEN: self._copies.is_frozen,
             Notice.NO_KEY_FRAMES: lacks_key_frames,
             Notice.OTHER_TRANSPORT: self._transport != self.settings.transport,
+            Notice.HEAVY: self.is_heavy,
         }
         status = Status(
             State.CAPTURING,
@@ -224,6 +235,10 @@ class Session:
             self._set(status)
 
     def _pause(self, error: CaptureError) -> None:
+        self._clock.wait(self.stop, self._put_off(error))
+
+    def _put_off(self, error: CaptureError) -> float:
+        """Say when it is tried again; in how many seconds that is."""
         since_s = self._healthy_since_s
         healthy_s = 0.0 if since_s is None else self._clock.monotonic() - since_s
         wait_s = self._backoff.after(error.retry, healthy_s)
@@ -232,7 +247,7 @@ class Session:
         with self._lock:
             self._timeline.note_error(now, error.code)
         self._set(Status(State.RECONNECTING, error.code, str(error), self._backoff.attempt, next_at))
-        self._clock.wait(self.stop, wait_s)
+        return wait_s
 
     def _resumed(self, status: Status) -> Status:
         """Go on with the ladder of waits of the recorder before this one."""
@@ -273,6 +288,11 @@ class Session:
             late_p50_s=_quantile(self._late_s, 0.5),
             late_p95_s=_quantile(self._late_s, 0.95),
         )
+
+
+def _opener(settings: Settings) -> Opener:
+    """One caution for all connections: it learns from each."""
+    return partial(open_feed, caution=Caution(settings.networks, settings.verify_certificate))
 
 
 def _timeline_of(seed: Seed, interval_s: float, now: float) -> Timeline:

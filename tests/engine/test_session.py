@@ -209,7 +209,7 @@ def test_a_full_camera_is_tried_later() -> None:
     assert play(errors.CameraFull(), errors.CameraFull()).clock.waits[:-1] == [37.5, 75]
 
 
-@pytest.mark.parametrize("error", [errors.InvalidURL(), errors.AddressRefused()])
+@pytest.mark.parametrize("error", [errors.InvalidURL(), errors.AddressRefused(is_for_ever=True)])
 def test_what_can_never_work_fails_at_once(error: CaptureError) -> None:
     stage = play(errors.Unreachable(), error, errors.Unreachable())
     assert states(stage) == [(State.RECONNECTING, "unreachable"), (State.FAILED, error.code)]
@@ -323,7 +323,7 @@ def test_another_failure_than_the_one_before_begins_its_own_ladder() -> None:
         Status(State.CAPTURING),
         Status(State.RECONNECTING, "auth_refused", "No.", attempt=0, next_attempt_at=WALL_S + 100),
         Status(State.RECONNECTING, "of_a_later_version", "What?", attempt=2, next_attempt_at=WALL_S + 100),
-        Status(State.RECONNECTING, "address_refused", "Never.", attempt=2, next_attempt_at=WALL_S + 100),
+        Status(State.RECONNECTING, "invalid_url", "Never.", attempt=2, next_attempt_at=WALL_S + 100),
         Status(State.FAILED, "auth_refused", "No.", attempt=2, next_attempt_at=WALL_S + 100),
     ],
     ids=["new", "capturing", "no attempt", "unknown", "never retried", "failed"],
@@ -343,6 +343,16 @@ def test_every_code_says_how_it_is_retried() -> None:
     assert len({one.code for one in classes}) == len(classes) > 10
     assert {one.code: errors.retry_of(one.code) for one in classes} == {one.code: one.retry for one in classes}
     assert errors.retry_of("") is None
+
+
+def test_a_name_that_is_refused_is_looked_up_again_on_the_slow_ladder() -> None:
+    """What it resolves to may change; and whoever waits for that goes on waiting in the next recorder."""
+    refused = [errors.AddressRefused("Not there.")] * 3
+    stage = play(*refused)
+    assert stage.clock.waits[:3] == [75, 150, 300]
+    assert states(stage)[0] == (State.RECONNECTING, "address_refused")
+    left = waiting("address_refused", attempt=2)
+    assert play(errors.AddressRefused(), seed=left).clock.waits[:2] == [100, 300]
 
 
 # --- undecodable ---
