@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from axes.models import AccessAttempt
+from django import forms
 from django.apps import apps
 from django.contrib import admin, messages
 from django.db.models import BooleanField, Count, ExpressionWrapper, OuterRef, QuerySet, Subquery
@@ -17,12 +19,15 @@ from django.utils.timezone import localtime
 from django_q.admin import FailAdmin, QueueAdmin, ScheduleAdmin, TaskAdmin, resubmit_task
 from django_q.models import Failure, OrmQ, Schedule, Success, Task
 
-from . import chart, claims, queries, services
+from . import chart, claims, queries, services, sign_in
+from .engine import masking
 from .engine.errors import CaptureError
+from .forms import MAX_PASSWORD_LENGTH, MAX_USERNAME_LENGTH, CredentialField
 from .models import Capture, Frame, Host, Stream
 
 NOTHING = "-"
 MONTHS_SHOWN = 24
+SETTINGS = ("interval_s", "count", "transport", "verify_certificate")  # that are changed here
 ROWS = 50  # each with a picture
 
 
@@ -60,6 +65,51 @@ class ErrorFilter(admin.SimpleListFilter):
         return rows.filter(error_code=self.value()) if self.value() else rows
 
 
+class Unshown(forms.PasswordInput):
+    """What is typed is seen, and not shown again beside another field's mistake."""
+
+    input_type = "text"
+
+
+class StreamForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Credentials can be typed, and none is ever shown."""
+
+    username = CredentialField("username", MAX_USERNAME_LENGTH)
+    password = CredentialField("password", MAX_PASSWORD_LENGTH)
+    remove_credentials = forms.BooleanField(required=False, help_text="User name and password both.")
+
+    class Meta:
+        model = Stream
+        fields = SETTINGS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, box in (("username", Unshown), ("password", forms.PasswordInput)):
+            typed = "new-password" if name == "password" else "off"
+            self.fields[name].widget = box(attrs={"class": "vTextField", "autocomplete": typed})
+            self.fields[name].help_text = "Left empty: as it is."
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or {}
+        masking.remember(data.get("username") or "", [data.get("password") or ""])
+        if not self.change().has_credentials:
+            return data
+        if data["remove_credentials"] and (data["username"] or data["password"]):
+            self.add_error("remove_credentials", "Either give new ones or remove those that there are.")
+        try:
+            services.check_credentials(self.instance, self.change())
+        except services.Refused as error:
+            self.add_error("password" if error.field else None, str(error))
+        return data
+
+    def change(self) -> services.Change:
+        """Of the credentials alone."""
+        data = self.cleaned_data
+        if data.get("remove_credentials"):
+            return services.Change(username="", password="")
+        return services.Change(username=data.get("username") or None, password=data.get("password") or None)
+
+
 @admin.register(Stream)
 class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = (
@@ -77,13 +127,19 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
     list_per_page = ROWS
     search_fields = ("name", "url")
     actions = ("start", "stop")
+    form = StreamForm
     fields = (
         "name",
         "best_frame",
         "url",
+        "has_credentials",
+        "username",
+        "password",
+        "remove_credentials",
         "interval_s",
         "count",
         "transport",
+        "verify_certificate",
         "status",
         "status_at",
         "notices_shown",
@@ -97,6 +153,7 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
         "name",
         "best_frame",
         "url",
+        "has_credentials",
         "status",
         "status_at",
         "notices_shown",
@@ -108,7 +165,7 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Stream]:
-        streams: QuerySet[Stream] = super().get_queryset(request)
+        streams: QuerySet[Stream] = queries.with_has_credentials(super().get_queryset(request))
         captures = Capture.objects.filter(stream=OuterRef("pk")).order_by()
         latest = captures.order_by("-id").values("pk")[:1]
         best = Frame.objects.filter(capture=OuterRef("latest_id")).order_by("-score", "number")
@@ -128,7 +185,17 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def save_model(self, request: HttpRequest, stream: Stream, form: Any, change: bool) -> None:
-        stream.save(update_fields=form.changed_data)  # the supervisor writes the rest meanwhile
+        settings = [name for name in form.changed_data if name in SETTINGS]
+        stream.save(update_fields=settings)  # the supervisor writes the rest meanwhile
+        if form.change().has_credentials:
+            try:
+                services.change_stream(stream, form.change())
+            except services.Refused as error:
+                self.message_user(request, f"The credentials stay as they are: {error}", messages.ERROR)
+
+    @admin.display(description="credentials", boolean=True)
+    def has_credentials(self, stream: Stream) -> bool:
+        return bool(stream.has_credentials)  # type: ignore[attr-defined]
 
     @admin.display(description="best frame now")
     def best_frame(self, stream: Stream) -> SafeString | str:
@@ -483,9 +550,26 @@ class ScheduledJobAdmin(ScheduleAdmin):  # type: ignore[misc]
         return False
 
 
+@admin.register(AccessAttempt)
+class FailedSignInAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    """What went wrong lately at the sign-in page, and whom it locks out; to delete a row is to let him try again."""
+
+    list_display = ("attempt_time", "ip_address", "username", "failures_since_start", "is_locked")
+    fields = (*list_display, "user_agent")
+    search_fields = ("ip_address", "username")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
+    @admin.display(description="locked", boolean=True)
+    def is_locked(self, row: AccessAttempt) -> bool:
+        return sign_in.is_locked(row)
+
+
 def _register_jobs() -> None:
     """In place of django-q2's own, which its import registered; OrmQ only where the queue is in the database."""
     apps.get_app_config("django_q").verbose_name = "Jobs"
+    apps.get_app_config("axes").verbose_name = "Sign-in"
     ours: dict[Any, Any] = {
         OrmQ: QueuedJobAdmin,
         Failure: FailedJobAdmin,

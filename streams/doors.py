@@ -2,7 +2,6 @@
 
 import json
 import re
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation
@@ -10,7 +9,9 @@ from django.http import HttpRequest, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.utils.http import is_same_domain
 
+_TRUTHS = ("verify_certificate",)  # fields that are true or false in JSON; a form has them as text
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_FRAMES = ("iframe", "frame", "embed", "object", "fencedframe")
 _BROKEN = re.compile("[\ufffd\ud800-\udfff]")  # what is left of bytes or escapes that are no UTF-8
 
 
@@ -48,13 +49,13 @@ def fields(request: HttpRequest) -> dict[str, str]:
 
 
 def json_fields(request: HttpRequest) -> dict[str, object]:
-    """The fields of a JSON object as they are, without those that are null; none without a body. Raises BadInput."""
+    """The fields of a JSON object as they are; none without a body. Raises BadInput."""
     _check_size(request)
     if not _length(request):
         return {}
     if request.content_type != "application/json":
         raise WrongType("The body must be JSON, with the header Content-Type: application/json.")
-    found = {name: value for name, value in _json(request).items() if value is not None}
+    found = _json(request)
     for name, value in found.items():
         _check_text(name, value if isinstance(value, str) else "")
     return found
@@ -96,7 +97,40 @@ def is_cross_site(request: HttpRequest) -> bool:
     if site not in ("same-origin", "none"):
         return True
     origin = request.headers.get("Origin")
-    return origin is not None and _host_of(origin) != request.get_host() and not _is_trusted(origin)
+    return origin is not None and not _is_ours(request, origin)
+
+
+def is_foreign_part(request: HttpRequest) -> bool:
+    """Whether a browser says that this would be a part of another site's page: its picture, script or frame.
+
+    Not a link that somebody follows.
+    """
+    if request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none"):
+        return False
+    is_followed = request.headers.get("Sec-Fetch-Mode") == "navigate"
+    return not is_followed or request.headers.get("Sec-Fetch-Dest") in _FRAMES
+
+
+def tells_site(request: HttpRequest) -> bool:
+    """Whether a browser says where this comes from."""
+    return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+
+
+def is_from_our_page(request: HttpRequest) -> bool:
+    """By what browsers say that are older than those headers."""
+    return _is_ours(request, "/".join(request.headers.get("Referer", "").split("/")[:3]))
+
+
+def bearer_token(request: HttpRequest) -> str | None:
+    """What is sent as a token; None: nothing is. Other schemes are for a proxy in front."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip(" \t") if scheme.lower() == "bearer" else None
+
+
+def _is_ours(request: HttpRequest, origin: str) -> bool:
+    """By HTTPS no page that came by plain http is: whoever sits on the way can make one of our name."""
+    names = [f"https://{request.get_host()}"] + ([] if request.is_secure() else [f"http://{request.get_host()}"])
+    return origin in names or _is_trusted(origin)
 
 
 def _is_trusted(origin: str) -> bool:
@@ -104,13 +138,6 @@ def _is_trusted(origin: str) -> bool:
     scheme, _, host = origin.partition("://")
     trusted = (known.partition("://") for known in settings.CSRF_TRUSTED_ORIGINS)
     return any(scheme == its and is_same_domain(host, name.removeprefix("*")) for its, _, name in trusted)
-
-
-def _host_of(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:
-        return None
 
 
 def _form(request: HttpRequest) -> dict[str, str]:
@@ -133,6 +160,8 @@ def _json(request: HttpRequest) -> dict[str, object]:
 
 
 def _text(name: str, value: object) -> str:
+    if isinstance(value, bool) and name in _TRUTHS:
+        return str(value).lower()
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise BadInput(f"{shown(name)} must be text or a number.", field=shown(name))
     return str(value)

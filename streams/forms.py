@@ -1,11 +1,16 @@
 """What may come in: each field's check, and one sentence with a code for each mistake."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
+from .engine import masking
 from .engine.address import MASK, MAX_NAME_LENGTH, Address, check_literal, parse
 from .engine.errors import CaptureError
 from .models import (
@@ -16,12 +21,15 @@ from .models import (
     MIN_INTERVAL_S,
     Transport,
 )
-from .services import Wish
+from .services import Change, Wish
+
+MAX_USERNAME_LENGTH, MAX_PASSWORD_LENGTH = 100, 150  # together within MAX_USERINFO_LENGTH
 
 # Of an address that cannot be read: what follows the last "@", if nothing in it can be a password.
 _HARMLESS = re.compile(
     r"(?P<scheme>[a-z]{1,8}://)?(?:.*@)?(?P<rest>[\w.-]*(?::\d*)?(?:/[\w./~-]*)?)", re.ASCII | re.DOTALL
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -39,6 +47,47 @@ class WholeNumberField(forms.IntegerField):
         if value not in self.empty_values and not re.fullmatch(r"[+-]?\d{1,9}", str(value).strip(), re.ASCII):
             raise ValidationError(self.error_messages["invalid"], code="invalid")
         return super().to_python(value)
+
+
+class TruthField(forms.Field):
+    """True, False, or None where it is left out. JSON has true and false, a form one of these words."""
+
+    _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+    def to_python(self, value: Any) -> bool | None:
+        if value in self.empty_values:
+            return None
+        if str(value).strip().lower() not in self._WORDS:
+            raise ValidationError(self.error_messages["invalid"], code="invalid")
+        return self._WORDS[str(value).strip().lower()]
+
+
+class Check(forms.CheckboxInput):
+    """A box that also says that it is not ticked: a browser leaves that out, and left out means the default."""
+
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:
+        return data.get(name)
+
+    def format_value(self, value: Any) -> str:
+        return "true"
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        box = super().render(name, value, attrs, renderer)
+        return format_html('<input type="hidden" name="{}" value="false">{}', name, box)
+
+
+class CredentialField(forms.CharField):
+    """Taken as it is typed: spaces count, and nothing in it is decoded."""
+
+    def __init__(self, name: str, max_length: int) -> None:
+        words = f"{name} must be at most {max_length} characters, without line breaks or other control characters."
+        super().__init__(required=False, strip=False, max_length=max_length, error_messages=texts(words))
+
+    def to_python(self, value: Any) -> str:
+        text: str = super().to_python(value) or ""
+        if _CONTROL.search(text):
+            raise ValidationError(self.error_messages["invalid"], code="invalid")
+        return text
 
 
 def texts(invalid: str, required: str = "") -> dict[str, str]:
@@ -72,25 +121,76 @@ class StartForm(forms.Form):
     transport = forms.ChoiceField(
         choices=Transport.choices, required=False, error_messages=texts("transport must be tcp or udp.")
     )
+    username = CredentialField("username", MAX_USERNAME_LENGTH)
+    password = CredentialField("password", MAX_PASSWORD_LENGTH)
+    verify_certificate = TruthField(required=False, error_messages=texts("verify_certificate must be true or false."))
+
+    def full_clean(self) -> None:
+        masking.remember(self.data.get("username") or "", [self.data.get("password") or ""])
+        super().full_clean()
 
     def clean_rtsp_url(self) -> Address:
         try:
             address = parse(self.cleaned_data["rtsp_url"])
-            check_literal(address)
+            check_literal(address, settings.CAPTURE_ALLOWED_NETWORKS)
         except CaptureError as error:
             raise ValidationError(str(error), code=error.code) from None
+        masking.learn(address.secret)
         return address
+
+    def clean(self) -> None:
+        """The address with the credentials that were given apart."""
+        address = self.cleaned_data.get("rtsp_url")
+        username, password = self.cleaned_data.get("username"), self.cleaned_data.get("password")
+        if not isinstance(address, Address) or not (username or password):
+            return
+        for name, own in (("username", address.username), ("password", address.password)):
+            if own is not None and self.cleaned_data.get(name):
+                words = f"{name} is in the address and apart: give it once."
+                self.add_error(name, ValidationError(words, code="credentials_twice"))
+        if self.errors.keys() & {"username", "password"}:
+            return
+        try:
+            whole = address.with_credentials(username or address.username, password or address.password)
+        except CaptureError as error:
+            self.add_error("password", ValidationError(str(error), code="invalid"))
+        else:
+            masking.learn(whole.secret)
+            self.cleaned_data["rtsp_url"] = whole
 
     def wish(self) -> Wish:
         """What the valid form asks for."""
+        return self._settings().applied(default_wish(self.cleaned_data["rtsp_url"]))
+
+    def _settings(self) -> Change:
+        """What was given of the settings and the name."""
         data = self.cleaned_data
-        return Wish(
-            address=data["rtsp_url"],
-            interval_s=DEFAULT_INTERVAL_S if data["interval"] is None else data["interval"],
-            count=data["count"] or DEFAULT_COUNT,
-            transport=data["transport"] or Transport.TCP.value,
-            name=data["name"],
+        return Change(
+            interval_s=data["interval"],
+            count=data["count"],
+            transport=data["transport"] or None,
+            name=data["name"] or None,
+            verify_certificate=data["verify_certificate"],
         )
+
+
+class ChangeForm(StartForm):
+    """As StartForm; what is left out stays as it is. Credentials that are given and empty go."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["rtsp_url"].required = False
+
+    def clean_rtsp_url(self) -> Address | None:  # type: ignore[override]
+        return super().clean_rtsp_url() if "rtsp_url" in self.data else None
+
+    def change(self) -> Change:
+        """What the valid form asks for."""
+        data = self.cleaned_data
+        if data["rtsp_url"]:
+            return replace(self._settings(), address=data["rtsp_url"])
+        given = {name: data[name] for name in ("username", "password") if name in self.data}
+        return replace(self._settings(), **given)
 
 
 class StreamForm(StartForm):
@@ -99,7 +199,7 @@ class StreamForm(StartForm):
     _LABELS = {
         "rtsp_url": (
             "Camera address",
-            "rtsp:// or rtsps://, with user name and password if the camera asks for them.",
+            "rtsp:// or rtsps://, with or without user name and password.",
         ),
         "interval": (
             "Interval in seconds",
@@ -108,6 +208,12 @@ class StreamForm(StartForm):
         "count": ("Frames to keep", f"1 to {MAX_COUNT}, the brightest."),
         "name": ("Name", "If left empty: the last part of the address."),
         "transport": ("Transport", ""),
+        "username": ("User name", "If the camera asks for one, and the address has none."),
+        "password": ("Password", "As it is: nothing in it has to be escaped. It is never shown again."),
+        "verify_certificate": (
+            "Verify the camera's certificate",
+            "By rtsps. Without it whoever is in between can read the password.",
+        ),
     }
     _HINTS: dict[str, dict[str, str | int]] = {
         "rtsp_url": {"placeholder": "rtsp://user:password@camera.example:554/garden", "inputmode": "url"},
@@ -115,10 +221,14 @@ class StreamForm(StartForm):
         "count": {"inputmode": "numeric"},
         "name": {"maxlength": MAX_NAME_LENGTH},
         "transport": {},
+        "username": {"maxlength": MAX_USERNAME_LENGTH},
+        "password": {"maxlength": MAX_PASSWORD_LENGTH},
+        "verify_certificate": {},
     }
 
     def __init__(self, data: dict[str, str] | None = None) -> None:
-        initial = {"interval": f"{DEFAULT_INTERVAL_S:g}", "count": DEFAULT_COUNT, "transport": Transport.TCP}
+        initial: dict[str, Any] = {"interval": f"{DEFAULT_INTERVAL_S:g}", "count": DEFAULT_COUNT}
+        initial |= {"transport": Transport.TCP, "verify_certificate": True}
         super().__init__(data, initial=initial)
         self.fields["rtsp_url"].error_messages["required"] = "The address of the camera is missing: rtsp://host/path."
         self.has_hidden_credentials = False
@@ -126,9 +236,13 @@ class StreamForm(StartForm):
         for name, (label, help_text) in self._LABELS.items():
             field = self.fields[name]
             field.label, field.help_text = label, help_text
-            if name != "transport":
-                field.widget = forms.TextInput(attrs={"autocapitalize": "none", "spellcheck": "false"})
-            field.widget.attrs.update({"autocomplete": "off", **self._HINTS[name]})
+            if name == "verify_certificate":
+                field.widget = Check(check_test=lambda value: value is True or value == "true")
+            elif name != "transport":
+                box = forms.PasswordInput if name == "password" else forms.TextInput
+                field.widget = box(attrs={"autocapitalize": "none", "spellcheck": "false"})
+            completed = "new-password" if name == "password" else "off"
+            field.widget.attrs.update({"autocomplete": completed, **self._HINTS[name]})
 
     def full_clean(self) -> None:
         super().full_clean()
@@ -136,7 +250,8 @@ class StreamForm(StartForm):
             shown, self.has_hidden_credentials = self._shown_again(self.data.get("rtsp_url", ""))
             # An address that was pasted into a wrong field is not shown again at all.
             others = {name: value for name, value in self.data.items() if "@" not in value}
-            self.data = {**others, "rtsp_url": shown}
+            self.has_hidden_credentials |= any(self.data.get(name) for name in ("username", "password"))
+            self.data = {**others, "username": "", "password": "", "rtsp_url": shown}
         for name in list(self.errors)[:1]:
             self.fields[name].widget.attrs["autofocus"] = True
 
@@ -154,7 +269,11 @@ class StreamForm(StartForm):
     @property
     def is_unfolded(self) -> bool:
         """Whether one of the fields that are folded away has an error."""
-        return bool(self.errors.keys() - {"rtsp_url", "interval"})
+        return bool(self.errors.keys() - {"rtsp_url", "interval", "username", "password"})
+
+
+def default_wish(address: Address) -> Wish:
+    return Wish(address, DEFAULT_INTERVAL_S, DEFAULT_COUNT, Transport.TCP.value)
 
 
 class StopForm(forms.Form):
@@ -181,6 +300,6 @@ def _sentence(field: str, error: dict[str, str]) -> str:
 def _code(field: str, code: str) -> str:
     if code == "required":
         return "missing"
-    if code in ("address_refused", "invalid_url"):
+    if code in ("address_refused", "invalid_url", "credentials_twice"):
         return code
     return "invalid_url" if field == "rtsp_url" else f"invalid_{field}"

@@ -9,16 +9,17 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
-from .engine.address import MASK, Address, check_literal, parse
+from .engine import masking
+from .engine.address import MASK, Address, Networks, check_literal, parse
 from .engine.errors import CaptureError, InvalidURL
 
 FROM_STDIN = "-"
 PASSWORD_VARIABLE = "CAMERA_PASSWORD"  # noqa: S105  # its name
 # proc(5): "arg_start" and "arg_end" are fields 48 and 49 of stat; the state, field 3, is the first after the name.
 _ARGUMENTS = slice(48 - 3, 50 - 3)
+_USER_OPTION = "--username"
 _RTSP = re.compile(r"\s*rtsps?://", re.IGNORECASE)
 
 
@@ -30,28 +31,48 @@ class BadAddress(Exception):
         self.code = error.code
 
 
-def read(text: str, *, is_password_on_stdin: bool = False) -> Address:
+def read(
+    text: str, *, username: str | None = None, is_password_on_stdin: bool = False, networks: Networks = ()
+) -> Address:
     """The address, checked as /start checks it. `-` is the first line of standard input, the password the next one.
 
-    Without a password in the address CAMERA_PASSWORD is taken, if that is set. Raises BadAddress.
+    `username` is for an address without one. For a user without a password CAMERA_PASSWORD is taken, if that is set.
+    Raises BadAddress.
     """
     try:
-        return _read(text, is_password_on_stdin)
+        return _read(text, username, is_password_on_stdin, networks)
     except CaptureError as error:
         raise BadAddress(error) from None
 
 
-def _read(text: str, is_password_on_stdin: bool) -> Address:
-    address = parse(_line("Address: ") if text == FROM_STDIN else text)
-    check_literal(address)
+def read_password(is_on_stdin: bool) -> str | None:
+    """A password apart: a line of standard input, CAMERA_PASSWORD, or None. Raises BadAddress."""
+    try:
+        return _line("Password: ") if is_on_stdin else os.environ.get(PASSWORD_VARIABLE) or None
+    except CaptureError as error:
+        raise BadAddress(error) from None
+
+
+def _read(text: str, username: str | None, is_password_on_stdin: bool, networks: Networks) -> Address:
+    address = _named(parse(_line("Address: ") if text == FROM_STDIN else text), username)
+    masking.learn(address.secret)
+    check_literal(address, networks)
     if is_password_on_stdin:
         if address.password is not None or address.username is None:
             raise InvalidURL("A password apart needs an address with a user and no password: rtsp://user@host/path.")
-        return _with(address, _line("Password: "))
+        return address.with_credentials(address.username, _line("Password: "))
     given = os.environ.get(PASSWORD_VARIABLE)
     if given and address.username is not None and address.password is None:
-        return _with(address, given)
+        return address.with_credentials(address.username, given)
     return address
+
+
+def _named(address: Address, username: str | None) -> Address:
+    if username is None:
+        return address
+    if address.username is not None:
+        raise InvalidURL("The user name is in the address and apart: give it once.")
+    return address.with_credentials(username, None)
 
 
 def shown(text: str) -> str:
@@ -67,11 +88,14 @@ def shown(text: str) -> str:
 
 
 def conceal(arguments: Sequence[str]) -> None:
-    """Write over addresses that hold credentials in what the system shows as this process's arguments (Linux)."""
-    for argument in arguments:
-        if shown(argument) != argument:
+    """Write over credentials in what the system shows as this process's arguments (Linux)."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        public = MASK if before == _USER_OPTION else shown(argument)
+        if argument.startswith(f"{_USER_OPTION}="):
+            public = f"{_USER_OPTION}={MASK}"
+        if public != argument:
             with suppress(OSError, ValueError):
-                _write_over(os.fsencode(argument), os.fsencode(shown(argument)))
+                _write_over(os.fsencode(argument), os.fsencode(public))
 
 
 def _write_over(secret: bytes, public: bytes) -> None:
@@ -80,14 +104,10 @@ def _write_over(secret: bytes, public: bytes) -> None:
     start, end = map(int, stat.rpartition(")")[2].split()[_ARGUMENTS])
     with open("/proc/self/mem", "r+b", buffering=0) as memory:
         memory.seek(start)
-        place = memory.read(end - start).find(secret)
+        place = memory.read(end - start).find(b"\0" + secret + b"\0")
         if place >= 0:
-            memory.seek(start + place)
+            memory.seek(start + place + 1)
             memory.write(public[: len(secret)].ljust(len(secret), b"\0"))
-
-
-def _with(address: Address, password: str) -> Address:
-    return parse(replace(address, password=password).url())
 
 
 def _line(prompt: str) -> str:

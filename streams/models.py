@@ -89,6 +89,12 @@ class Stream(CaptureSettings):
     name = models.CharField(max_length=MAX_NAME_LENGTH, unique=True)
     url = models.CharField("URL", max_length=MAX_URL_LENGTH, unique=True)
     credentials = EncryptedTextField(blank=True, editable=False)
+    verify_certificate = models.BooleanField(
+        "verify the certificate",
+        default=True,
+        db_default=True,  # a website of the version before makes rows without it
+        help_text="Of a camera by rtsps. Without it whoever is in between can read the password.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     status = models.CharField(max_length=12, choices=Status, default=Status.IDLE)
     status_at = models.DateTimeField(default=timezone.now)

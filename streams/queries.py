@@ -5,12 +5,27 @@ from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import or_
 
-from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum, Window
-from django.db.models.functions import Coalesce, RowNumber
+from django.db.models import (
+    BooleanField,
+    Count,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    Prefetch,
+    Q,
+    QuerySet,
+    Subquery,
+    Sum,
+    TextField,
+    Window,
+)
+from django.db.models.functions import Cast, Coalesce, RowNumber
 
 from . import claims
 from .claims import Candidate
 from .engine.timeline import Timeline as EngineTimeline
+from .fields import Sealed
 from .models import Capture, Frame, Host, Status, Stream, Timeline
 
 CAPTURE_STATES = {
@@ -193,12 +208,30 @@ def with_frame_count(captures: "QuerySet[Capture]") -> "QuerySet[Capture]":
     return captures.annotate(frame_count=Coalesce(Subquery(frames.annotate(count=Count("pk")).values("count")), 0))
 
 
+def streams_with_credentials() -> "QuerySet[Stream]":
+    return Stream.objects.exclude(credentials="")
+
+
+def sealed_credentials(*, after: int, limit: int) -> list[tuple[int, Sealed]]:
+    """Of streams that have some, by id: as they are stored, encrypted."""
+    rows = streams_with_credentials().filter(pk__gt=after).order_by("pk")
+    found = rows.values_list("pk", Cast("credentials", TextField()))[:limit]
+    return [(pk, Sealed(token)) for pk, token in found]
+
+
+def with_has_credentials(streams: "QuerySet[Stream]") -> "QuerySet[Stream]":
+    """Each with `has_credentials`, and without reading them: whether there are some, also if no key opens them."""
+    return streams.defer("credentials").annotate(
+        has_credentials=ExpressionWrapper(~Q(credentials=""), output_field=BooleanField())
+    )
+
+
 # --- lists of the API -----------------------------------------------------------------------------
 
 
 def streams_like(*, status: str = "", text: str = "") -> "QuerySet[Stream]":
-    """By name, with `latest_id`. `text` is looked for in name, URL and last error."""
-    streams = streams_with_latest().defer("credentials").order_by("name")
+    """By name, with `latest_id` and `has_credentials`. `text` is looked for in name, URL and last error."""
+    streams = with_has_credentials(streams_with_latest()).order_by("name")
     if status:
         streams = streams.filter(status=status)
     if text:

@@ -41,7 +41,7 @@ class Builder:
         return found[0]
 
     def streams(self, rows: "QuerySet[models.Stream]", room: queries.Room | None = None) -> list[schemas.Stream]:
-        """`rows` have `latest_id`."""
+        """`rows` have `latest_id` and `has_credentials`."""
         streams = list(rows)
         latest = [stream.latest_id for stream in streams]  # type: ignore[attr-defined]  # annotated
         captures = queries.with_frame_count(models.Capture.objects.select_related("stream")).in_bulk(
@@ -60,6 +60,8 @@ class Builder:
             interval=stream.interval_s,
             count=stream.count,
             transport=models.Transport(stream.transport),
+            has_credentials=stream.has_credentials,  # type: ignore[attr-defined]  # annotated
+            verify_certificate=stream.verify_certificate,
             created_at=stream.created_at,
             status=models.Status(stream.status),
             status_at=stream.status_at,

@@ -1,4 +1,4 @@
-"""What may come in by the API alone: changes and filters. The rest is streams/forms.py."""
+"""What may come in by the API alone: filters. The rest is streams/forms.py."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,10 +7,9 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from .. import queries
-from ..engine.address import MAX_NAME_LENGTH, Address
-from ..forms import StartForm, WholeNumberField, texts
+from ..engine.address import MAX_NAME_LENGTH
+from ..forms import WholeNumberField, texts
 from ..models import Ending, Status
-from ..services import Change
 
 MAX_LIMIT, DEFAULT_LIMIT = 100, 50
 MAX_ID = 999_999_999
@@ -31,28 +30,6 @@ class MomentField(forms.DateTimeField):
 
 class NoForm(forms.Form):
     """Of a call that takes no fields."""
-
-
-class ChangeForm(StartForm):
-    """As StartForm; what is left out stays as it is."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["rtsp_url"].required = False
-
-    def clean_rtsp_url(self) -> Address | None:  # type: ignore[override]
-        return super().clean_rtsp_url() if "rtsp_url" in self.data else None
-
-    def change(self) -> Change:
-        """What the valid form asks for."""
-        data = self.cleaned_data
-        return Change(
-            address=data["rtsp_url"],
-            interval_s=data["interval"],
-            count=data["count"],
-            transport=data["transport"] or None,
-            name=data["name"] or None,
-        )
 
 
 def _limit_field() -> WholeNumberField:

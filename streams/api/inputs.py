@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 from django import forms
 from django.http import HttpRequest
 
-from .. import doors
+from .. import doors, links
 from ..engine.address import MAX_URL_LENGTH
-from ..forms import mistakes
+from ..forms import ChangeForm, CredentialField, TruthField, mistakes
 from ..models import DEFAULT_COUNT, DEFAULT_INTERVAL_S, Transport
 from .errors import Mistaken
-from .forms import DEFAULT_LIMIT, ChangeForm, MomentField
+from .forms import DEFAULT_LIMIT, MomentField
 
 F = TypeVar("F", bound=forms.Form)
 
@@ -22,6 +22,12 @@ _DESCRIPTIONS = {
     "count": "Frames to keep.",
     "name": "What the stream shall be called; by itself the last part of the address.",
     "transport": "What the camera is asked for first.",
+    "username": "For the camera, if the address has none. Taken as it is, never told again.",
+    "password": "For the camera, if the address has none. Taken as it is, never told again.",
+    "verify_certificate": "By rtsps: whether the camera has to have a certificate that this host trusts.",
+    "path": "Of a picture: a path, or the whole address that the API has told. /streams/<name>/best.jpg is the best "
+    "frame of the stream's latest capture, whenever it is looked at.",
+    "expires_in": "Seconds for which the link is open.",
     "process_name": "The name that the start answered with.",
     "status": "Streams of this status.",
     "text": "Streams with this in their name, URL or last error.",
@@ -38,6 +44,8 @@ _DEFAULTS = {
     "count": DEFAULT_COUNT,
     "transport": Transport.TCP.value,
     "limit": DEFAULT_LIMIT,
+    "verify_certificate": True,
+    "expires_in": links.DEFAULT_S,
 }
 
 
@@ -48,7 +56,10 @@ def body(request: HttpRequest, form_class: type[F]) -> F:
     """The JSON body as a valid form. Raises Mistaken and doors.BadInput."""
     given = doors.json_fields(request)
     fields = form_class().fields
-    return _valid(form_class, {name: _text(name, value, fields.get(name)) for name, value in given.items()})
+    meant = {name: value for name, value in given.items() if value is not None}
+    if issubclass(form_class, ChangeForm):
+        meant |= {name: "" for name in given.keys() - meant.keys() if isinstance(fields.get(name), CredentialField)}
+    return _valid(form_class, {name: _text(name, value, fields.get(name)) for name, value in meant.items()})
 
 
 def query(request: HttpRequest, form_class: type[F]) -> F:
@@ -72,6 +83,8 @@ def _text(name: str, value: object, field: forms.Field | None) -> str:
     if isinstance(field, forms.IntegerField):
         is_whole = isinstance(value, float) and value.is_integer() and not isinstance(field, forms.FloatField)
         return json.dumps(int(value) if is_whole else value)  # type: ignore[call-overload]
+    if isinstance(field, TruthField):
+        return json.dumps(value) if isinstance(value, bool) else "?"  # text is not taken for a truth
     if field and not isinstance(value, str):
         raise doors.BadInput(f"{name} must be text.", field=name)
     return str(value)
@@ -84,7 +97,7 @@ def _no_field(name: str, form: forms.Form) -> dict[str, str]:
 
 def _is_left_empty(form: forms.Form, given: dict[str, str], name: str) -> bool:
     """A browser's form has empty fields; here what is not meant is left out. Text may be empty."""
-    return not given[name] and type(form.fields[name]) is not forms.CharField
+    return not given[name] and type(form.fields[name]) not in (forms.CharField, CredentialField)
 
 
 def _not_empty(form: forms.Form, name: str) -> dict[str, str]:
@@ -157,6 +170,14 @@ def _type(name: str, field: forms.Field) -> dict[str, Any]:
         return {"type": "string", "pattern": pattern}
     if isinstance(field, MomentField):
         return {"type": "string", "format": "date-time"}
+    if isinstance(field, TruthField):
+        return {"type": "boolean"}
+    if isinstance(field, CredentialField):
+        pattern = "^[^\\x00-\\x1f\\x7f\ufffd]*$"
+        told = {"type": "string", "pattern": pattern, "maxLength": field.max_length, "writeOnly": True}
+        return told | ({"format": "password"} if name == "password" else {})
+    if name == "path":
+        return {"type": "string", "format": "picture-path", "maxLength": links.MAX_PATH_LENGTH}
     if name == "rtsp_url":
         return {"type": "string", "format": "rtsp-url", "maxLength": MAX_URL_LENGTH}
     longest = getattr(field, "max_length", None)

@@ -160,6 +160,8 @@ class Stream(BaseModel):
     interval: Interval
     count: Count
     transport: Transport
+    has_credentials: bool = Field(description="Whether there are a user name, a password or secrets of the query.")
+    verify_certificate: bool = Field(description="By rtsps: whether the camera's certificate is verified.")
     created_at: Moment
     status: Status
     status_at: Moment = Field(description="Since when.")
@@ -181,6 +183,17 @@ class Live(BaseModel):
     in_progress: Number = Field(description="Captures that are not finished.")
     statuses: dict[Status, int] = Field(description="How many streams have each status.")
     streams: list[Stream] = Field(description="All of them, by name.")
+
+
+class Link(BaseModel):
+    """A picture's address that is open to whoever has it, until then."""
+
+    path: str = Field(examples=["/streams/demo/best.jpg"])
+    url: str = Field(
+        description="Pages of other sites may show it, too.",
+        examples=["http://localhost:8000/streams/demo/best.jpg?until=1795521600&signature=..."],
+    )
+    expires_at: Moment
 
 
 class Started(BaseModel):

@@ -1,4 +1,4 @@
-"""Who is let in: Basic and Digest (RFC 2617, MD5, with and without qop) as cameras ask for them."""
+"""Who is let in: Basic and Digest (RFC 2617 and 7616, MD5 and SHA-256, with and without qop), as cameras ask."""
 
 import base64
 import binascii
@@ -11,14 +11,18 @@ from typing import Literal
 Scheme = Literal["digest", "basic"]
 
 _REALM = "Scripted camera"
-# A quoted value ends at the quote before a comma or the end: libav does not escape quotes in a user name.
-_FIELD = re.compile(r'(\w+)\s*=\s*(?:"(.*?)"(?=\s*(?:,|$))|([^\s",]+))')
+# A quoted value ends at a quote that is not escaped, or before a comma or the end: libav escapes none in a user name.
+_FIELD = re.compile(r'(\w+)\s*=\s*(?:"((?:\\.|[^"\\]|"(?!\s*(?:,|$)))*)"|([^\s",]+))')
+Algorithm = Literal["MD5", "SHA-256"]
 
 
 class Guard:
     """One per camera: it knows the nonces that it gave out. `has_qop` asks for qop="auth"."""
 
-    def __init__(self, username: str, password: str, scheme: Scheme, *, has_qop: bool = False) -> None:
+    def __init__(
+        self, username: str, password: str, scheme: Scheme, *, has_qop: bool = False, algorithm: Algorithm = "MD5"
+    ) -> None:
+        self._algorithm = algorithm
         self._username = username
         self._password = password
         self._scheme = scheme
@@ -31,7 +35,8 @@ class Guard:
             return f'Basic realm="{_REALM}"'
         nonce = secrets.token_hex(16)
         self._nonces.add(nonce)
-        return f'Digest realm="{_REALM}", nonce="{nonce}"' + (', qop="auth"' if self._has_qop else "")
+        named = ", algorithm=SHA-256" if self._algorithm == "SHA-256" else ""
+        return f'Digest realm="{_REALM}", nonce="{nonce}"{named}' + (', qop="auth"' if self._has_qop else "")
 
     def admits(self, method: str, uri: str, authorization: str) -> bool:
         """`authorization` is the header's value, or empty; `uri` is the request's own."""
@@ -50,15 +55,17 @@ class Guard:
     def _admits_digest(self, method: str, uri: str, rest: str) -> bool:
         given = {name.lower(): quoted or bare for name, quoted, bare in _FIELD.findall(rest)}
         nonce = given.get("nonce", "")
-        right = given.get("username") == self._username and given.get("uri") == uri and nonce in self._nonces
+        username = given.get("username", "")
+        is_known = self._username in (username, re.sub(r'\\(["\\])', r"\1", username))
+        right = is_known and given.get("uri") == uri and nonce in self._nonces
         middle = [nonce]
         if self._has_qop:
             right = right and given.get("qop") == "auth"
             middle += [given.get("nc", ""), given.get("cnonce", ""), "auth"]
-        identity = _md5(f"{self._username}:{_REALM}:{self._password}")
-        expected = _md5(":".join([identity, *middle, _md5(f"{method}:{uri}")]))
+        identity = self._hash(f"{self._username}:{_REALM}:{self._password}")
+        expected = self._hash(":".join([identity, *middle, self._hash(f"{method}:{uri}")]))
         return right and hmac.compare_digest(given.get("response", "").encode(), expected.encode())
 
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    def _hash(self, text: str) -> str:
+        name = self._algorithm.lower().replace("-", "")
+        return hashlib.new(name, text.encode(), usedforsecurity=False).hexdigest()

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
-from tests.camera.auth import Guard, Scheme
+from tests.camera.auth import Algorithm, Guard, Scheme
 from tests.camera.clip import Clip, Scene, encode
 from tests.camera.conversation import Conversation
 from tests.camera.faults import NO_FAULT, Door, Fault, parse_fault
@@ -87,6 +87,21 @@ class ScriptedCamera:
         """Percent-encoded."""
         username, password = (quote(text, safe="") for text in self._credentials)
         return f"rtsp://{username}:{password}@{self.host}:{self.port}/{self._script.path}"
+
+    def ask_for(
+        self,
+        username: str | None,
+        password: str = "",
+        auth: Scheme = "digest",
+        *,
+        has_qop: bool = False,
+        algorithm: Algorithm = "MD5",
+        path: str = "demo",
+    ) -> None:
+        """From now on these, of whoever comes: one camera for a table of many. None: no credentials."""
+        self._script.guard = Guard(username or "", password, auth, has_qop=has_qop, algorithm=algorithm)
+        self._script.is_guarded = username is not None
+        self._script.path = path
 
     @property
     def requests(self) -> list[Asked]:
@@ -200,7 +215,7 @@ def _act(clip: Clip, fault: str | Fault | None) -> Act:
 
 def _bound(host: str, port: int) -> socket.socket:
     """The first such socket only holds the port; with SO_REUSEADDR on both Linux lets a second one listen."""
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((host, port))
     return bound

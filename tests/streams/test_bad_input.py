@@ -69,7 +69,7 @@ URLS = [
     ("NUL", "rtsp://camera.example/de%00mo", "NUL"),
     ("10 kB", "rtsp://camera.example/" + "a" * 10_000, "longer than 1000"),
     ("long host", "rtsp://" + "a" * 500 + "/demo", "host name"),
-    ("long password", "rtsp://user:" + "p" * 300 + "@camera.example/demo", "longer than 127"),
+    ("long password", "rtsp://user:" + "p" * 300 + "@camera.example/demo", "longer than 255"),
     ("NUL in the password", "rtsp://user:a%2500b@camera.example/demo", "control character"),
     ("long once encoded", "rtsp://camera.example/" + "%C3%A9" * 400, "longer than 1000"),
     ("metadata", "rtsp://169.254.169.254/latest", "169.254.169.254"),

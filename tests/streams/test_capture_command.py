@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import IO
 import cv2
 import psutil
 import pytest
+import trustme
 from django.core.management import CommandError, call_command
 
 from streams import given_address, whole_file
@@ -28,6 +30,7 @@ from streams.exits import Exit
 from streams.management.commands import capture as command
 from tests.camera.clip import Scene
 from tests.camera.server import ScriptedCamera
+from tests.camera.tls import TLSFront
 from tests.streams.processes import ROOT
 from tests.streams.waiting import until
 
@@ -100,6 +103,24 @@ def test_the_brightest_samples_become_a_grid_and_one_json_object(camera: Scripte
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.jpg", "media", "new"], (
         "something else was written"
     )
+
+
+def test_a_certificate_is_verified_unless_told_not_to(camera: ScriptedCamera, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    apart = ("--username", "admin", "--json", "--duration", "0.5", "--count", "1")
+    with TLSFront(camera.port, context) as front:
+        url = f"rtsps://127.0.0.1:{front.port}/demo"
+        with capturing(url, *apart, "--output", str(tmp_path / "1.jpg"), CAMERA_PASSWORD=SECRET) as process:
+            refused = json.loads(process.communicate(timeout=LIMIT_S)[0])
+        trusting = (*apart, "--no-verify-certificate", "--output", str(tmp_path / "2.jpg"))
+        with capturing(url, *trusting, CAMERA_PASSWORD=SECRET) as process:
+            shown = psutil.Process(process.pid)
+            until(lambda: "***" in shown.cmdline())
+            assert "admin" not in shown.cmdline()
+            captured = json.loads(process.communicate(timeout=LIMIT_S)[0])
+    assert (refused["code"], refused["error"]["code"]) == ("no_frame", "certificate_refused")
+    assert (captured["code"], captured["error"]) == ("complete", None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -182,6 +203,25 @@ def test_a_camera_that_only_takes_its_time_is_waited_for(tmp_path: Path) -> None
     arguments = ["--duration", "0.1", "--count", "1", "--output", str(tmp_path / "grid.jpg"), "--quiet"]
     with ScriptedCamera(SCENE, fault="slow_answers:1") as camera, capturing(camera.url, *arguments) as process:
         assert process.wait(LIMIT_S) == Exit.DONE
+
+
+def test_the_allowed_networks_hold_without_a_service(camera: ScriptedCamera, tmp_path: Path) -> None:
+    """For an address at once, for a name once it is looked up; and a network that is none is told."""
+    before, name = camera.connections, camera.url.replace("127.0.0.1", "localhost")
+    arguments = ["--duration", "0.2", "--json", "--quiet", "--output", str(tmp_path / "grid.jpg")]
+    (tmp_path / "networks").write_text("10.0.0.0/8,\nfd00::/8\n")
+    with (
+        capturing(camera.url, *arguments, CAPTURE_ALLOWED_NETWORKS="10.0.0.0/8") as literal,
+        capturing(name, *arguments, CAPTURE_ALLOWED_NETWORKS_FILE=str(tmp_path / "networks")) as named,
+        capturing(name, *arguments, CAPTURE_ALLOWED_NETWORKS="10.0.0.1/8") as wrong,
+    ):
+        said = json.loads(literal.communicate(timeout=LIMIT_S)[0])
+        assert (literal.returncode, said["code"]) == (Exit.USAGE, "address_refused")
+        said = json.loads(named.communicate(timeout=LIMIT_S)[0])
+        assert (named.returncode, said["error"]["code"]) == (Exit.NO_FRAME, "address_refused")
+        assert wrong.communicate(timeout=LIMIT_S)[1].strip().endswith("is 10.0.0.0/8 meant?")
+    assert wrong.returncode != 0
+    assert camera.connections == before
 
 
 def test_what_cannot_work_is_told_before_the_camera_is_asked(camera: ScriptedCamera, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,7 @@ def test_a_listed_stream_as_json() -> None:
         "interval": 2.5,
         "count": 9,
         "transport": "tcp",
+        "verify_certificate": True,
         "capture": capture.pk,
         "samples": 0,
         "error": None,
@@ -207,13 +209,35 @@ def test_a_known_stream_is_started_by_its_name() -> None:
     assert Stream.objects.get().address.password == SECRET
 
 
+@pytest.mark.parametrize(
+    ("arguments", "username", "password"),
+    [
+        (["--password-stdin"], "admin", "n3w p@ss "),
+        (["--username", "guest", "--password-stdin"], "guest", "n3w p@ss "),
+        (["--username", "guest"], "guest", SECRET),
+    ],
+    ids=["password", "both", "user"],
+)
 @pytest.mark.django_db
-def test_a_known_stream_takes_no_password() -> None:
-    """It has one, or none; a new one comes with an address."""
+def test_a_known_stream_takes_other_credentials(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], username: str, password: str
+) -> None:
     make_finished(URL_WITH_SECRET)
-    code, words, _ = ended("start", "demo", "--password-stdin")
-    assert (code, "goes with an address" in words) == (Exit.USAGE, True)
-    assert Capture.objects.count() == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n3w p@ss \n"))
+    assert data("start", "demo", *arguments)["is_new"]
+    address = Stream.objects.get().address
+    assert (address.username, address.password) == (username, password)
+
+
+@pytest.mark.django_db
+def test_a_user_name_apart_goes_with_an_address_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("p@ss/w%40rd\n"))
+    data("start", URL, "--username", "ad:min", "--password-stdin", "--no-verify-certificate")
+    stream = Stream.objects.get()
+    assert (stream.address.username, stream.address.password) == ("ad:min", "p@ss/w%40rd")
+    assert not stream.verify_certificate
+    code, words, _ = ended("start", "rtsp://admin@camera.example/other", "--username", "guest")
+    assert (code, "in the address and apart" in words) == (Exit.USAGE, True)
 
 
 @pytest.mark.django_db

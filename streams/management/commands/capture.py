@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings as configured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from streams import given_address, whole_file
@@ -37,8 +38,9 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EPILOG = f"""\
 The address may be '-': then it is the first line of standard input, which no list of processes shows. A password
 apart comes with --password-stdin or in the environment variable {given_address.PASSWORD_VARIABLE}, for an address
-with a user and no password: rtsp://user@host/path. Credentials among the arguments are written over at once, but
-whatever started this command may show them still.
+with a user and no password, rtsp://user@host/path, or with --username. Both are taken as they are: nothing in them
+has to be escaped. Credentials among the arguments are written over at once, but whatever started this command may
+show them still.
 
 Ctrl-C and SIGTERM end the capture early; the grid is written all the same. A second one ends it at once, without.
 
@@ -87,7 +89,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--frames-dir", type=Path, metavar="DIR", help="each frame as well: frame-01.jpg is the brightest"
         )
+        parser.add_argument("--username", metavar="NAME", help="for the camera, if the address has none")
         parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+        parser.add_argument(
+            "--no-verify-certificate", dest="verify_certificate", action="store_false",
+            help="take any certificate of a camera by rtsps",
+        )  # fmt: skip
         parser.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
         parser.add_argument("--quiet", action="store_true", help="no progress; errors and the exit code alone")
 
@@ -108,11 +115,25 @@ class Command(BaseCommand):
 
     def _capture(self, options: dict[str, Any]) -> dict[str, Any]:
         """What it has come to, with the files written. What cannot work is told before the camera is asked."""
-        address = given_address.read(options["rtsp_url"], is_password_on_stdin=options["password_stdin"])
+        networks = configured.CAPTURE_ALLOWED_NETWORKS
+        address = given_address.read(
+            options["rtsp_url"],
+            username=options["username"],
+            is_password_on_stdin=options["password_stdin"],
+            networks=networks,
+        )
         whole_file.check(options["output"])
         if options["frames_dir"]:
             whole_file.make_folder(options["frames_dir"])
-        settings = Settings(address, options["interval"], options["count"], options["transport"])
+        settings = Settings(
+            address,
+            options["interval"],
+            options["count"],
+            options["transport"],
+            verify_certificate=options["verify_certificate"],
+            networks=networks,
+            memory_bytes=configured.CAPTURE_MEMORY_MB << 20,
+        )
         begun_at = datetime.now(UTC)
         with _told_to_end() as stop:
             with Solo(settings) as capture, closing(self._progress(options)) as progress:

@@ -6,19 +6,21 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError
 from django.utils import timezone
 
 from streams import given_address, outcomes, queries, services, whole_file
+from streams.engine.address import Address
 from streams.engine.errors import AddressRefused
 from streams.exits import Exit
-from streams.fields import Sealed
-from streams.forms import StartForm, mistakes
+from streams.forms import ChangeForm, default_wish, mistakes
 from streams.models import Capture, Status, Stream
 from streams.queries import Card
 from streams.terminal import mention, say, within
@@ -27,7 +29,7 @@ Mistakes = dict[str, dict[str, str]]
 
 DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S = 60.0, 86_400.0
 HEAD = ("NAME", "STATUS", "SAMPLES", "UPTIME", "ERROR")
-SETTINGS = ("interval", "count", "name", "transport")
+SETTINGS = ("interval", "count", "name", "transport", "verify_certificate")
 
 EPILOG = f"""\
 Without a word it lists. Each of the four has a --help of its own and takes --json.
@@ -93,11 +95,16 @@ class Command(BaseCommand):
         start.add_argument("--count", metavar="N", help="frames to keep (9)")
         start.add_argument("--name", help="what a new stream is called; else the last part of its address")
         start.add_argument("--transport", metavar="tcp|udp")
+        start.add_argument("--username", metavar="NAME", help="for the camera, if the address has none")
         start.add_argument(
             "--password-stdin",
             action="store_true",
-            help=f"read the address's password from standard input; or set {given_address.PASSWORD_VARIABLE}",
+            help=f"read the password from standard input; or set {given_address.PASSWORD_VARIABLE}",
         )
+        start.add_argument(
+            "--no-verify-certificate", dest="verify_certificate", action="store_const", const=False,
+            help="take any certificate of a camera by rtsps",
+        )  # fmt: skip
         start.set_defaults(do=self._start)
 
     def _add_stop(self, actions: Any) -> None:
@@ -223,34 +230,43 @@ def _stream(name: str) -> Stream:
 
 
 def _started(options: dict[str, Any]) -> services.Started:
-    given = {name: options[name] for name in SETTINGS if options[name] is not None}
     if "://" in options["stream"] or options["stream"] == given_address.FROM_STDIN:
-        return services.start(_wish({"rtsp_url": _address(options), **given}))
-    if options["password_stdin"]:
-        raise Failure(Exit.USAGE, "invalid_url", "A password goes with an address: rtsp://user@host/path.")
-    stream = _stream(options["stream"])
-    if not given or isinstance(stream.credentials, Sealed):
-        return services.start_again(stream)
-    kept = {"interval": stream.interval_s, "count": stream.count, "transport": stream.transport, "name": stream.name}
-    return services.start(_wish({"rtsp_url": stream.address.url(), **kept, **given}))
+        address = _address(options)
+        return services.start(_change(options).applied(default_wish(address)))
+    stream, change = _stream(options["stream"]), _change(options)
+    if options["username"] is not None or options["password_stdin"]:
+        change = replace(change, username=options["username"], password=_password(options))
+    return services.start_again(stream, change)
 
 
-def _address(options: dict[str, Any]) -> str:
+def _address(options: dict[str, Any]) -> Address:
     try:
-        return given_address.read(options["stream"], is_password_on_stdin=options["password_stdin"]).url()
+        return given_address.read(
+            options["stream"],
+            username=options["username"],
+            is_password_on_stdin=options["password_stdin"],
+            networks=settings.CAPTURE_ALLOWED_NETWORKS,
+        )
     except given_address.BadAddress as error:
         fields = {"rtsp_url": {"code": error.code, "message": str(error)}}
         raise Failure(Exit.USAGE, error.code, str(error), fields) from None
 
 
-def _wish(fields: dict[str, Any]) -> services.Wish:
-    """Checked as /start checks it, with the same sentences."""
-    form = StartForm(fields)
+def _password(options: dict[str, Any]) -> str | None:
+    try:
+        return given_address.read_password(options["password_stdin"])
+    except given_address.BadAddress as error:
+        raise Failure(Exit.USAGE, error.code, str(error)) from None
+
+
+def _change(options: dict[str, Any]) -> services.Change:
+    """The settings, checked as /start checks them, with the same sentences."""
+    form = ChangeForm({name: options[name] for name in SETTINGS if options[name] is not None})
     if not form.is_valid():
         found = mistakes(form)
         words = " ".join(mistake["message"] for mistake in found.values())
         raise Failure(Exit.USAGE, next(iter(found.values()))["code"], words, found)
-    return form.wish()
+    return form.change()
 
 
 def _check_output(output: Path, names: Sequence[str]) -> None:
@@ -300,6 +316,7 @@ def _data(card: Card) -> dict[str, Any]:
         "interval": stream.interval_s,
         "count": stream.count,
         "transport": stream.transport,
+        "verify_certificate": stream.verify_certificate,
         "capture": capture and capture.pk,
         "samples": capture.samples if capture else 0,
         "uptime_s": _uptime_s(capture),
@@ -376,7 +393,8 @@ def _described(stream: Stream, capture: Capture | None, data: dict[str, Any]) ->
         "name": stream.name,
         "url": stream.url,
         "status": stream.status,
-        "settings": f"every {stream.interval_s:g} s, {stream.count} frames, {stream.transport}",
+        "settings": f"every {stream.interval_s:g} s, {stream.count} frames, {stream.transport}"
+        f"{'' if stream.verify_certificate else ', certificate not verified'}",
         "last error": stream.error_code and f"{stream.error_code}: {stream.error_text}",
         "again": f"in {_wait_s(stream):.0f} s, attempt {stream.attempt}" if stream.next_attempt_at else "",
         "notices": " ".join(stream.notice_words),
