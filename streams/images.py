@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import wraps
 from pathlib import PurePosixPath
+from typing import Any
 
 from django.db.models.fields.files import FieldFile
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -13,7 +14,7 @@ from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date
 from django.views.decorators.http import require_safe
 
-from . import archive, pictures, queries
+from . import archive, links, pictures, queries
 from .models import Capture, Frame
 
 RETRY_AFTER_S = 5
@@ -24,20 +25,28 @@ KEEP = "private, no-cache"
 View = Callable[..., HttpResponseBase]
 
 
-def picture(view: View) -> View:
-    """Every picture goes out through here: 404 for one that is not there, 503 while the storage is away."""
+def kept(view: View) -> View:
+    """All that is kept goes out through here: 404 for what is not there, 503 while the storage is away."""
 
     @require_safe
     @wraps(view)
-    def guarded(request: HttpRequest, **ids: int) -> HttpResponseBase:
+    def guarded(request: HttpRequest, **known: Any) -> HttpResponseBase:
         try:
-            return view(request, **ids)
+            response = view(request, **known)
         except pictures.NoPicture:
             raise Http404("There is no such picture.") from None
         except OSError:
             return _away()
+        if links.is_for(request, guarded):  # the guard has looked at it: pages of other sites may show the picture
+            response["Cross-Origin-Resource-Policy"] = "cross-origin"
+        return response
 
     return guarded
+
+
+def picture(view: View) -> View:
+    """A JPEG, to which there can be signed links."""
+    return links.open_to_links(kept(view))
 
 
 @picture
@@ -61,6 +70,16 @@ def frame_small(request: HttpRequest, frame_id: int) -> HttpResponseBase:
 
 
 @picture
+def best_image(request: HttpRequest, name: str) -> HttpResponseBase:
+    """The best frame of the stream's latest capture, at this moment: what an embedded picture shows lives."""
+    capture = Capture.objects.filter(stream__name=name).order_by("-id").first()
+    frame = queries.ranked_frames(capture).first() if capture else None
+    if frame is None:
+        raise pictures.NoPicture
+    return _answer(request, frame.image, f"{name}-best.jpg", frame.captured_at, is_small=False)
+
+
+@kept
 def capture_zip(request: HttpRequest, capture_id: int) -> HttpResponseBase:
     """Of a capture in progress what there is now."""
     capture = get_object_or_404(Capture.objects.select_related("stream").defer("stream__credentials"), pk=capture_id)

@@ -4,14 +4,17 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import BadRequest
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.middleware.security import SecurityMiddleware
 from django.utils.encoding import escape_uri_path
 
-from . import answers, doors
+from . import access, answers, doors
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +22,37 @@ RETRY_AFTER_S = 5
 SAY_AGAIN_S = 60.0
 
 Answer = Callable[[HttpRequest], HttpResponseBase]
+
+# What is no page loads and runs nothing. A browser shows a picture in a page of its own making, with a style in it.
+NO_PAGE_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_DEVICES = "camera display-capture geolocation microphone midi payment usb accelerometer gyroscope magnetometer"
+SAFE = {
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": ", ".join(f"{device}=()" for device in _DEVICES.split()),
+    "X-Frame-Options": "DENY",
+}
+
+
+class SecureHeaders:
+    """Sets on every answer what the view has not set: on files, redirects and refusals, too, which reach no view.
+
+    Outermost, so that it also sees what is answered in place of an error in any middleware, as for a wrong Host.
+    """
+
+    def __init__(self, get_response: Answer) -> None:
+        self._get_response = get_response
+        self._security = SecurityMiddleware(get_response)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self._get_response(request)
+        self._security.process_response(request, response)  # type: ignore[arg-type]  # it sets headers alone
+        is_page = response.get("Content-Type", "").startswith("text/html")
+        response.setdefault(
+            "Content-Security-Policy", (answers.PAGE_POLICY if is_page else NO_PAGE_POLICY) + answers.UNFRAMED
+        )
+        for name, value in SAFE.items():
+            response.setdefault(name, value)
+        return response
 
 
 class Head:
@@ -69,11 +103,25 @@ class DatabaseAway:
             self._said_s = now_s
             path = escape_uri_path(request.path)  # a line break in it would be a line of its own
             log.error("%s %s failed: database away error=%s", request.method, path, type(error).__name__)
+        request.user = AnonymousUser()  # who else it may be would be asked of the database, for the page's header
         words = "The database is away: try again in a moment. What is being captured goes on meanwhile."
         response = answers.refusal(request, 503, "database_away", words)
         response["Retry-After"] = str(RETRY_AFTER_S)
         response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it again
         return response
+
+
+class Guard(DatabaseAway):
+    """Lets nobody come to a view who may not. Whoever is signed in stands in the database: for what goes wrong before
+    a view is called Django asks no other middleware for an answer."""
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
+    ) -> HttpResponse | None:
+        try:
+            return access.refused(request, view)
+        except (OperationalError, InterfaceError) as error:
+            return self.process_exception(request, error)
 
 
 def _empty(response: HttpResponseBase) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import urlencode
 
+from django.contrib.auth import logout
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.db.models.fields.files import FieldFile
@@ -16,10 +17,11 @@ from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from . import answers, outcomes, queries, results, services
+from . import answers, links, outcomes, queries, results, services
+from .access import public
 from .answers import call
 from .engine.errors import AddressRefused
-from .forms import StreamForm
+from .forms import StreamForm, mistakes
 from .models import Capture, Status, Stream
 
 CARDS = 60  # a page of 200 took a third of a second to render, at each look of each tab
@@ -217,6 +219,28 @@ def _is_there(image: FieldFile) -> bool:
         return True
 
 
+# --- links and sign-out ---------------------------------------------------------------------------
+
+
+@call
+def link(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
+    """A page with a link to a picture, to copy."""
+    form = links.LinkForm(fields)
+    if not form.is_valid():
+        return answers.mistaken(request, mistakes(form))
+    try:
+        made = links.make(request, form)
+    except links.Refused as error:
+        return answers.refusal(request, error.status, error.code, str(error), error.fields)
+    return answers.page(request, "streams/link.html", {"link": made}, 201)
+
+
+@call
+def sign_out(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
+    logout(request)
+    return _see(reverse("index"))
+
+
 # --- answers --------------------------------------------------------------------------------------
 
 
@@ -241,6 +265,7 @@ def _see(url: str) -> HttpResponse:
     return response
 
 
+@public
 @require_safe
 def icon(request: HttpRequest) -> HttpResponse:
     """Browsers ask for it where a page names none: the admin's, and pictures by themselves."""
@@ -257,6 +282,12 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     return _error(request, 404)
+
+
+def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Of a form of the admin, or of a POST to what takes none."""
+    words = "The form was too old, or came from another site, or cookies are switched off: reload it and try again."
+    return answers.refusal(request, 403, "csrf_failed", words)
 
 
 def _error(request: HttpRequest, status: int) -> HttpResponse:

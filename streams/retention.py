@@ -17,7 +17,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
+from axes.models import AccessAttempt
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import connection, transaction
 from django.db.migrations.recorder import MigrationRecorder
@@ -38,6 +40,7 @@ BATCH = 100
 # hour is for the clocks of hosts and stores, which differ.
 YOUNG_S = 3600.0
 HOST_SILENT_S = 86_400.0  # containers get a new name at each start
+SIGN_IN_S = 86_400.0  # long after it has counted; each new failure takes those that count no more with it
 FAILED_JOB_DAYS = 30.0  # django-q2's save_limit counts successful tasks only
 # The daily job looks at the folders of captures that ended lately: after that nothing writes there any more.
 LATELY_DAYS = 7.0
@@ -73,6 +76,8 @@ class Pruned:
     folders: int = 0
     hosts: int = 0
     failed_jobs: int = 0
+    sign_ins: int = 0
+    """Failed ones that count no more, and sessions that are over."""
     missing: int = 0
     """Rows whose file is not there."""
     missing_names: list[str] = field(default_factory=list)
@@ -109,6 +114,7 @@ def prune(
     run = _Run(is_dry_run, lately_days, clock() + limit_s, on_step, clock)
     run.forget_hosts()
     run.forget_failed_jobs()
+    run.forget_sign_ins()
     run.pruned.swept_to = after
     run.pruned.is_complete = run.remove_captures(keep_days) and run.sweep(after)
     return run.pruned
@@ -187,6 +193,11 @@ class _Run:
     def forget_failed_jobs(self) -> None:
         tasks = Task.objects.filter(success=False, stopped__lt=_ago(days=FAILED_JOB_DAYS))
         self.pruned.failed_jobs = tasks.count() if self.is_dry_run else tasks.delete()[0]
+
+    def forget_sign_ins(self) -> None:
+        attempts = AccessAttempt.objects.filter(attempt_time__lt=_ago(seconds=SIGN_IN_S))
+        for rows in (attempts, Session.objects.filter(expire_date__lt=Now())):
+            self.pruned.sign_ins += rows.count() if self.is_dry_run else rows.delete()[0]
 
     # --- captures ---
 

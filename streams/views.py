@@ -5,6 +5,7 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
 from . import answers, health, metrics, outcomes, results, services
+from .access import public
 from .answers import call
 from .engine.errors import AddressRefused
 from .forms import StartForm, StopForm, mistakes
@@ -69,6 +70,7 @@ def _started(request: HttpRequest, started: services.Started) -> HttpResponse:
 # --- health ---------------------------------------------------------------------------------------
 
 
+@public
 @require_safe
 @cache_control(no_store=True)
 def livez(request: HttpRequest) -> HttpResponse:
@@ -76,6 +78,7 @@ def livez(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok\n", content_type="text/plain")
 
 
+@public
 @require_safe
 @cache_control(no_store=True)
 def readyz(request: HttpRequest) -> JsonResponse:

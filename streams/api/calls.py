@@ -6,18 +6,18 @@ from typing import Any
 from django.http import HttpRequest
 from ninja import P, PathEx, Router, Status
 
-from .. import models, outcomes, queries, services
-from ..forms import StartForm, StopForm
+from .. import links, models, outcomes, queries, services
+from ..forms import ChangeForm, StartForm, StopForm
 from . import documented, inputs, schemas
 from .built import Builder
 from .errors import Unknown
-from .forms import DEFAULT_LIMIT, CapturesForm, ChangeForm, NoForm, StreamsForm
+from .forms import DEFAULT_LIMIT, CapturesForm, NoForm, StreamsForm
 
 router = Router()
 call = partial(documented.call, router)
 
-STREAMS, CAPTURES, RUNNING, LIVE = "Streams", "Captures", "Start and stop", "Live"
-URL = "rtsp://user:password@camera.example:8554/demo"
+STREAMS, CAPTURES, RUNNING, LIVE, LINKS = "Streams", "Captures", "Start and stop", "Live", "Links"
+CAMERA = {"rtsp_url": "rtsp://camera.example:8554/demo", "username": "user", "password": "password"}
 RESULTS = {"ok": schemas.Result, "unfinished": schemas.Result, "too_few": schemas.Result}
 StreamName = PathEx[str, P(description="Of the stream.", example="demo")]
 CaptureId = PathEx[int, P(description="Of the capture.", example=12)]
@@ -58,10 +58,11 @@ def streams(request: HttpRequest) -> Any:
     tag=STREAMS,
     answers={"created": schemas.Stream},
     form=StartForm,
-    example={"rtsp_url": URL, "interval": 2},
+    example={**CAMERA, "interval": 2},
 )
 def create_stream(request: HttpRequest) -> Any:
-    """Its name is the last part of the address unless one is given. 409: the address is another stream's."""
+    """Its name is the last part of the address unless one is given. 409: the address is another stream's, or
+    there are as many streams as there may be."""
     created = services.create_stream(inputs.body(request, StartForm).wish())
     return Status(201, Builder(request).stream(pk=created.pk))
 
@@ -83,8 +84,10 @@ def stream(request: HttpRequest, name: StreamName) -> schemas.Stream:
     example={"interval": 5, "count": 16},
 )
 def change_stream(request: HttpRequest, name: StreamName) -> schemas.Stream:
-    """What is left out stays as it is. An address brings its credentials: one without any takes away those that
-    there were. 409: it is being captured, or the address is another stream's."""
+    """What is left out stays as it is. An address brings its credentials, in it or beside it: without any it takes
+    away those that there were, so that no password goes to another camera. Without an address `password` alone goes
+    with the user name that there is, and null takes it away; `username` null takes both away.
+    409: it is being captured, or the address is another stream's, or what shall stay cannot be read."""
     form = inputs.body(request, ChangeForm)
     changed = services.change_stream(_stream(name), form.change())
     return Builder(request).stream(pk=changed.pk)
@@ -161,7 +164,7 @@ def frames(request: HttpRequest, capture_id: CaptureId) -> schemas.Frames:
     tag=RUNNING,
     answers={"created": schemas.Started, "running": schemas.Started},
     form=StartForm,
-    example={"rtsp_url": URL, "interval": 2},
+    example={**CAMERA, "interval": 2},
 )
 def start(request: HttpRequest) -> Any:
     """The stream of this address, which is made if there is none. 409: it runs with other settings, or is being
@@ -208,6 +211,26 @@ def stop_stream(request: HttpRequest, name: StreamName) -> Any:
     """Answers when the grid is made, or after 10 s. Of a stream that is at rest: what the last capture came to."""
     inputs.body(request, NoForm)
     return _stopped(_stream(name))
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+@call(
+    "POST",
+    "/links",
+    "Make a link to a picture for others",
+    404,
+    tag=LINKS,
+    answers={"created": schemas.Link},
+    form=links.LinkForm,
+    example={"path": "/streams/demo/best.jpg", "expires_in": 3600},
+)
+def create_link(request: HttpRequest) -> Any:
+    """Whoever has it sees this one picture until then, without a token, on a page of another site as well. It cannot
+    be taken back but by another SECRET_KEY."""
+    made = links.make(request, inputs.body(request, links.LinkForm))
+    return Status(201, schemas.Link(path=made.path, url=made.url, expires_at=made.expires_at))
 
 
 # --- parts of them --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from django import forms
 from ninja import Router
 
+from .. import access
 from . import inputs, schemas
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -16,6 +17,11 @@ _ERRORS = {
         "Wrong input: nothing is changed.",
         "invalid_interval",
         "interval must be a number of seconds from 0.1 to 86400.",
+    ),
+    401: (
+        "API_TOKEN is set, and the call brings none of its tokens and no staff session.",
+        "unauthorized",
+        access.WORDS,
     ),
     403: ("A browser sends it from a page of another site.", "cross_site", "A page of another site may not do this."),
     404: ("There is no such thing.", "unknown_stream", "No stream has this name."),
@@ -44,7 +50,8 @@ _GOOD = {
     "gone": (204, "It is gone."),
     "too_few": (409, "Fewer frames than were asked for: those that there are."),
 }
-_WRITE = (400, 403, 413, 415)
+_WRITE = (400, 413, 415)
+_ALWAYS = (401, 403, 503)
 
 
 def call(
@@ -63,9 +70,10 @@ def call(
         refusals = (*refusals, *_WRITE)
     elif form:
         refusals = (*refusals, 400)
+    refusals = (*refusals, *_ALWAYS)
     good = {_GOOD[key][0]: model for key, model in answers.items()}
     told: dict[str, Any] = {"responses": {_GOOD[key][0]: {"description": _GOOD[key][1]} for key in answers}}
-    told["responses"] |= {status: _error(status) for status in (*refusals, 503) if status not in good}
+    told["responses"] |= {status: _error(status) for status in refusals if status not in good}
     if form:
         told |= inputs.documented(method, form, example or {})
 
@@ -73,7 +81,7 @@ def call(
         operation = router.api_operation(
             [method],
             path,
-            response=good | {status: schemas.Error for status in (*refusals, 503) if status not in good},
+            response=good | {status: schemas.Error for status in refusals if status not in good},
             operation_id=function.__name__,
             summary=summary,
             url_name=function.__name__,

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from ninja import NinjaAPI
 
-from .. import answers, doors, services
+from .. import answers, doors, links, services
 from ..engine.errors import AddressRefused
 
 _BODY_STATUS = {doors.TooLarge: 413, doors.WrongType: 415}
@@ -38,6 +38,7 @@ def handle(api: NinjaAPI) -> None:
     api.add_exception_handler(Unknown, _unknown)
     api.add_exception_handler(doors.BadInput, _bad_input)
     api.add_exception_handler(services.Refused, _refused)
+    api.add_exception_handler(links.Refused, _link_refused)
     api.add_exception_handler(AddressRefused, _address_refused)
     api.add_exception_handler(Exception, _raise)
 
@@ -68,6 +69,10 @@ def _refused(_: HttpRequest, error: Any) -> JsonResponse:
     return refusal(404 if error.code == "unknown_stream" else 409, error.code, str(error), fields)
 
 
+def _link_refused(_: HttpRequest, error: Any) -> JsonResponse:
+    return refusal(error.status, error.code, str(error), error.fields)
+
+
 def _raise(_: HttpRequest, error: Any) -> NoReturn:
     """Not ninja's own answer: the middleware knows a database that is away, and Django the rest."""
     raise error
@@ -88,4 +93,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500."""
     if doors.is_api(request):
         return refusal(500, "internal_error", "A fault of the service, which is in its log.")
-    return defaults.server_error(request)
+    response = defaults.server_error(request)
+    response["Content-Security-Policy"] = answers.FILE_POLICY + answers.UNFRAMED  # its style is inside
+    return response

@@ -19,11 +19,12 @@ from . import calls, errors
 
 View = Callable[..., HttpResponse]
 
-# Swagger UI: style elements of its own, and pictures that are inside its style sheet.
+# Swagger UI: pictures that are inside its style sheet. Its buttons try calls of this service alone.
 DOCS_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+SCHEME = "Needed once API_TOKEN is set. Who is signed in as staff needs none."
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
@@ -45,7 +46,9 @@ class Api(NinjaAPI):
 
     @cached_property
     def _told(self) -> OpenAPISchema:
-        return super().get_openapi_schema()
+        told = super().get_openapi_schema()
+        told["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "description": SCHEME}}
+        return told
 
     def get_openapi_schema(self, **where: Any) -> OpenAPISchema:
         return self._told
@@ -57,6 +60,7 @@ api = Api(
     description="Captures frames of RTSP cameras and keeps the best. Moments are UTC in ISO 8601, intervals are "
     "seconds. Whatever is not as it should be is answered with one shape: a code, a sentence and the wrong fields.",
     docs=Docs(settings={"validatorUrl": None}),
+    openapi_extra={"security": [{"token": []}, {}]},
     docs_decorator=require_safe,
     urls_namespace="api",
 )

@@ -48,11 +48,14 @@ CONFIG = {
 CAMERAS = st.sampled_from(
     [
         "rtsp://camera.example:8554/demo",
-        "rtsps://user:pass%40word@other.example/live?channel=1",
+        "rtsps://other.example/live?channel=1&token=pass%40word",  # user and password come apart
         "RTSP://10.1.2.3/Streaming/Channels/101",
         "rtsp://[2001:db8::1]:554/",
         "rtsp://camera.example/user=admin_password=x_channel=1",
     ]
+)
+PICTURES = st.sampled_from(
+    ["/streams/demo/best.jpg", "/captures/2/grid.jpg", "http://localhost/captures/9/small.jpg", "/frames/1.jpg"]
 )
 
 
@@ -80,6 +83,7 @@ def test_whatever_comes_in_is_answered_as_documented(settings: Settings, monkeyp
     monkeypatch.setattr(outcomes, "STOP_WAIT_S", 0.0)
     streams_in_every_state()
     schemathesis.openapi.format("rtsp-url", CAMERAS)
+    schemathesis.openapi.format("picture-path", PICTURES)
     schema = schemathesis.openapi.from_wsgi(
         "/api/openapi.json", get_wsgi_application(), config=SchemathesisConfig.from_dict(CONFIG)
     )

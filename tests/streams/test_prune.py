@@ -123,6 +123,7 @@ def test_it_says_what_would_go_what_is_missing_and_what_went(prepared: Path) -> 
         "Files that no row knows: 1 files of 100 bytes removed",
         "Hosts silent for a day: 0 removed",
         "Failed jobs older than 30 days: 0 removed",
+        "Failed sign-ins and sessions that are over: 0 removed",
     ]
     assert (count(prepared), len(files(prepared))) == (1, 3)
 

@@ -17,7 +17,7 @@ MAX_DAYS = 36_500.0
 class Command(BaseCommand):
     help = (
         "Removes finished captures that are older than CAPTURE_KEEP_DAYS, files that no row knows, hosts that are "
-        "silent for a day, and failed jobs of long ago. Ends with 1 if a file could not be deleted."
+        "silent for a day, failed jobs and sign-ins of long ago. Ends with 1 if a file could not be deleted."
     )
     requires_system_checks = [checks.TAG]
 
@@ -72,6 +72,7 @@ def _lines(pruned: Pruned, keep_days: float, went: str) -> list[str]:
         f"Files that no row knows: {_size(pruned.unknown_files)} {went}",
         f"Hosts silent for a day: {pruned.hosts} {went}",
         f"Failed jobs older than {retention.FAILED_JOB_DAYS:g} days: {pruned.failed_jobs} {went}",
+        f"Failed sign-ins and sessions that are over: {pruned.sign_ins} {went}",
     ]
     if pruned.missing:
         names = ", ".join(pruned.missing_names) + (" ..." if pruned.missing > len(pruned.missing_names) else "")
