@@ -11,6 +11,7 @@ WORKERS ?= 6
 DATABASE_WORKERS ?= 3
 RECONNECTS ?= 300
 STORM_S ?= 180
+FUZZ_S ?= 600
 ARGS ?=
 KEEP ?=
 export VENV PYTHON
@@ -59,13 +60,22 @@ soak: setup-dev ## RECONNECTS (300) on one recorder: its memory stays as it is; 
 	SOAK_RECONNECTS=$(RECONNECTS) "$(VENV)/bin/python" -m pytest -s tests/engine/test_soak.py
 	STORM_S=$(STORM_S) "$(VENV)/bin/python" -m pytest -s tests/e2e/test_storm.py
 
+.PHONY: fuzz
+fuzz: setup-dev ## Damaged cameras beside good ones for FUZZ_S (600), and the engine alone for a tenth of it for each codec
+	FUZZ_S=$(FUZZ_S) "$(VENV)/bin/python" -m pytest -s tests/e2e/test_fuzz.py
+	FUZZ_S=$(FUZZ_S) "$(VENV)/bin/python" -m pytest -s tests/engine/test_hostile.py -k whatever
+
 .PHONY: screenshots
 screenshots: setup-dev ## Make the pictures of README.md anew, of the demo's cameras (two minutes)
 	"$(VENV)/bin/python" -m tests.e2e.pictures docs
 
 .PHONY: lint
-lint: setup-dev ## Check style, types, layers, migrations and deployment settings
+lint: setup-dev ## Check style, types, layers, migrations, deployment settings and pins
 	@scripts/lint.sh
+
+.PHONY: audit
+audit: setup-dev ## Ask whether a pinned package has a known vulnerability; part of lint
+	@scripts/audit.sh
 
 .PHONY: format
 format: setup-dev ## Put the code into the project's format

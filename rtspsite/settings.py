@@ -6,7 +6,9 @@ A variable `X` can also be read from the file that `X_FILE` names. Every wrong v
 import importlib.metadata
 import importlib.util
 import logging
+import re
 import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +17,10 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 from environs import FileAwareEnv, ValidationError, validate
 
-from . import keys
+from streams.engine import masking
+from streams.engine.address import parse_networks
+
+from . import keys, logs
 
 
 class Environment(FileAwareEnv):
@@ -35,6 +40,24 @@ def _are_fernet_keys(keys: list[str]) -> None:
             Fernet(key)
         except ValueError:
             raise ValidationError("Each must be a Fernet key: 32 bytes in URL-safe base64.") from None
+
+
+def _are_tokens(tokens: list[str]) -> None:
+    """Nothing of them is told."""
+    if not tokens:
+        raise ValidationError("It is empty, and everybody would be let in: set a token, or leave the variable out.")
+    if not all(re.fullmatch(rf"[!-~]{{{TOKEN_LENGTH},}}", token.strip()) for token in tokens):
+        raise ValidationError(
+            f"Each token must be {TOKEN_LENGTH} or more letters, digits and signs of ASCII, without spaces; commas "
+            "stand between tokens."
+        )
+
+
+def _are_networks(text: str) -> None:
+    try:
+        parse_networks(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
 
 
 def _is_http_url(url: str) -> None:
@@ -63,6 +86,7 @@ def _is_redis_url(url: str) -> None:
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(eager=False, strip_whitespace=True)
+TOKEN_LENGTH = 20
 
 # --- where data goes ---------------------------------------------------------------------------------------
 DATA_DIR = env.path("DATA_DIR", BASE_DIR / "data").resolve()
@@ -87,7 +111,11 @@ _s3_options = {
 # --- capturing ---------------------------------------------------------------------------------------------
 CAPTURE_HOST_NAME = env.str("CAPTURE_HOST_NAME", socket.gethostname(), validate=validate.Length(1, 100))
 CAPTURE_SLOTS = env.int("CAPTURE_SLOTS", 64, validate=validate.Range(0, 10_000))
+# What one recorder may take beside what all share: docs/engine.md has what takes how much.
+CAPTURE_MEMORY_MB = env.int("CAPTURE_MEMORY_MB", 1024, validate=validate.Range(64, 1_000_000))
+CAPTURE_MAX_STREAMS = env.int("CAPTURE_MAX_STREAMS", 1000, validate=validate.Range(0, 1_000_000))
 CAPTURE_KEEP_DAYS = env.float("CAPTURE_KEEP_DAYS", 0.0, validate=validate.Range(0, 36_500))
+_allowed_networks = env.str("CAPTURE_ALLOWED_NETWORKS", "", validate=_are_networks)
 
 # --- security ----------------------------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", False)
@@ -97,11 +125,23 @@ CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
 HTTPS = env.bool("HTTPS", False)
 LOG_LEVEL = env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(list(logging.getLevelNamesMapping())))
 _secret_key = env.str("SECRET_KEY", "")
+_former_keys: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
+_api_tokens: list[str] | None = env.list("API_TOKEN", [], validate=_are_tokens)
 _credentials_keys: list[str] = env.list("CREDENTIALS_KEYS", [], validate=_are_fernet_keys)
 env.seal()
 
+API_TOKENS = [token.strip() for token in _api_tokens or []]
+CAPTURE_ALLOWED_NETWORKS = parse_networks(_allowed_networks)
 SECRET_KEY = _secret_key or keys.secret_key(DATA_DIR)
+# What an earlier key has signed is still read: sessions, links to pictures.
+SECRET_KEY_FALLBACKS = [key.strip() for key in _former_keys]
 CREDENTIALS_KEYS = _credentials_keys or [keys.credentials_key(DATA_DIR)]
+logs.guard()
+masking.remember("", [SECRET_KEY, *SECRET_KEY_FALLBACKS, *CREDENTIALS_KEYS])
+masking.remember("", [DATABASES["default"].get("PASSWORD") or ""])
+masking.remember("", [_s3_options["secret_key"] or "", urlsplit(_redis_url).password or ""])
+DEFAULT_EXCEPTION_REPORTER = "rtspsite.faults.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "rtspsite.faults.Filter"
 
 if S3_BUCKET and not importlib.util.find_spec("storages"):
     raise ImproperlyConfigured("S3_BUCKET is set, which needs django-storages: pip install -r requirements-s3.txt")
@@ -123,9 +163,15 @@ X_FRAME_OPTIONS = "DENY"
 # A form of /start is an address and six small fields.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 100
+FILE_UPLOAD_HANDLERS = ["rtspsite.uploads.NoFiles"]
+# Pictures are shown by the service alone; other users of the machine do not look at what a camera sees.
+FILE_UPLOAD_PERMISSIONS = 0o600
+FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o700
 
 # --- Django ------------------------------------------------------------------------------------------------
 ROOT_URLCONF = "rtspsite.urls"
+CSRF_FAILURE_VIEW = "streams.pages.csrf_failed"
+LOGIN_REDIRECT_URL = "index"  # where the sign-in page leads that was given no address of ours
 WSGI_APPLICATION = "rtspsite.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # The files of its docs page; not the app, which each process would load, those without pages too: 0.3 s and 8 MB.
@@ -140,20 +186,23 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
     "django_q",
+    "axes",
 ]
 MIDDLEWARE = [
-    "streams.middleware.Head",  # outermost: for all that follow
+    "streams.middleware.SecureHeaders",  # outermost, as the next: for all that follow
+    "streams.middleware.Head",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "streams.middleware.NoNul",
-    "streams.middleware.DatabaseAway",
+    "streams.middleware.Guard",
+    "django.middleware.csrf.CsrfViewMiddleware",  # after the guard: who may not come in is told that
+    "axes.middleware.AxesMiddleware",  # innermost: it answers in place of a view that refused a password too often
 ]
 TEMPLATES = [
     {
@@ -165,10 +214,24 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "streams.access.visitor",
             ]
         },
     }
 ]
+# Guessing passwords at the sign-in page: streams/sign_in.py counts by address and by address and user.
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AXES_HANDLER = "streams.sign_in.Handler"
+AXES_CLIENT_IP_CALLABLE = "streams.sign_in.address_of"
+AXES_LOCKOUT_CALLABLE = "streams.sign_in.locked_out"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
+AXES_FAILURE_LIMIT = 5  # of one user from one address; of one address four times as many
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_DISABLE_ACCESS_LOG = True  # a line in the log in place of a row for ever
+AXES_ENABLE_ADMIN = False  # streams/admin.py shows what is locked
+AXES_VERBOSE = False
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
@@ -180,6 +243,7 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 STATIC_URL = "static/"
 STATICFILES_DIRS = [NINJA_DIR / "static"]
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 WHITENOISE_USE_FINDERS = True  # no collectstatic: the admin's own files are all there is
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
@@ -211,7 +275,7 @@ Q_CLUSTER: dict[str, Any] = {
     "queue_limit": 2,  # not below workers: a stop could hang
     "bulk": 1,
     "poll": 0.2,
-    # A grid takes far less than a second; the slowest thing is a name server that does not answer.
+    # A grid takes far less than a second; the slowest thing is a store of pictures that does not answer.
     "timeout": 60,
     # From the moment the pusher takes a task: those that run and those taken before it come first, 3 x 60 s.
     "retry": 300,
@@ -230,7 +294,7 @@ else:
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "formatters": {"line": {"()": "rtspsite.logs.Masked", "fmt": "%(asctime)s %(levelname)s %(message)s"}},
     "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}},
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line"},
@@ -241,6 +305,7 @@ LOGGING = {
         "streams": {"level": LOG_LEVEL},
         "django.server": {"handlers": ["access"], "level": "INFO", "propagate": False},
         "django-q": {"level": "WARNING"},
+        "axes": {"level": "ERROR"},  # streams/sign_in.py says what happens
         "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
     },
 }

@@ -10,7 +10,7 @@ bin=${VENV:-.venv}/bin
 data=$(mktemp -d)
 trap 'rm -rf "$data"' EXIT
 export DATA_DIR=$data MEDIA_ROOT=$data/media DATABASE_URL=sqlite:///$data/db.sqlite3
-export ALLOWED_HOSTS=cameras.example HTTPS=1 DEBUG=0
+export ALLOWED_HOSTS=cameras.example HTTPS=1 DEBUG=0 API_TOKEN=for-the-check-of-deployment-alone
 
 step() { echo "lint: $*"; "$@"; }
 
@@ -20,3 +20,4 @@ step "$bin/mypy"
 step "$bin/lint-imports" --no-logo
 step "$bin/python" manage.py makemigrations --check --dry-run
 step "$bin/python" manage.py check --deploy --fail-level WARNING
+step scripts/audit.sh

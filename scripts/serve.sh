@@ -8,6 +8,7 @@
 # What is killed by a signal (kill -9, the system short of memory) is started again, and the rest goes on meanwhile; what
 # ends by itself has said why, and ends it all. Exit status: 0 after a wanted stop, else what the first one to end had.
 set -u
+umask 077 # what the service writes is for nobody else to read
 
 python=${PYTHON:-python3}
 # Longer than the last checkpoint and TEARDOWN of every capture take. (`docker stop` waits 10 s unless told otherwise.)
@@ -100,8 +101,11 @@ alive() { kill -0 "$1" 2>/dev/null; }
 
 begin() {
     case $1 in
-        # Threads: a /stop may hold one for 10 s. No access log: a query string can hold what no log should.
-        website) start website "$python" -m gunicorn rtspsite.wsgi --bind "$host:$port" --worker-class gthread --threads 16 \
+        # Threads: a /stop may hold one for 10 s. No access log: a query string can hold what no log should. What a proxy
+        # says of its client is believed by Django with HTTPS=1, and by nobody else.
+        website) start website "$python" -m gunicorn rtspsite.wsgi --bind "$host:$port" --threads 16 \
+            --worker-class rtspsite.worker.Worker --worker-connections 800 --no-sendfile \
+            --limit-request-line 4094 --limit-request-fields 64 --limit-request-field_size 8190 --forwarded-allow-ips "" \
             --timeout 60 --graceful-timeout 8 --keep-alive 5 --worker-tmp-dir "$heartbeats" --no-control-socket ;;
         supervisor) start supervisor "$python" manage.py supervise ;;
     esac

@@ -1,25 +1,80 @@
 """Mistakes across settings, found at the start: each has an id and a hint."""
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 # For commands that serve no page: to check those as well takes what serves them, half a second of it.
 TAG = "streams"
 
 # From the end of the last job before it to its acknowledgement, on a slow database.
 ACKNOWLEDGED_S = 10
+SECRET_KEY_LENGTH = 32
 
 
 @register(TAG)
 def check_jobs(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
     """Q_CLUSTER against what django-q2 was seen to do with other numbers."""
     return list(_wrong_jobs(settings.Q_CLUSTER))
+
+
+@register(Tags.security)
+def check_tokens(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
+    """Not a mistake: on a machine of one's own nobody else reaches the website."""
+    if settings.API_TOKENS:
+        return []
+    return [
+        Warning(
+            "API_TOKEN is not set: whoever reaches the website sees, starts, stops, changes and deletes.",
+            hint="Set it to 20 or more random characters, or keep the website's port to yourself.",
+            id="streams.W001",
+        )
+    ]
+
+
+@register(TAG)
+def check_secrets(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
+    """Whether others can read, or guess, what nobody else may know. With the secret key they could sign in as
+    anybody, and sign jobs, which are pickles: run what they like."""
+    found: list[CheckMessage] = [_too_open(path, who) for path in _secret_files() if (who := _who_else(path))]
+    if len(settings.SECRET_KEY) < SECRET_KEY_LENGTH:
+        found.append(
+            Warning(
+                f"SECRET_KEY has fewer than {SECRET_KEY_LENGTH} characters: it can be guessed.",
+                hint="Set 50 random ones or more, or leave it out: then one is made.",
+                id="streams.W003",
+            )
+        )
+    return found
+
+
+def _secret_files() -> Iterator[Path]:
+    """Those that there are."""
+    folder = Path(settings.DATA_DIR)
+    names = ("secret_key", "credentials_key", "db.sqlite3", "db.sqlite3-wal", "db.sqlite3-shm")
+    return (path for name in names if (path := folder / name).is_file())
+
+
+def _who_else(path: Path) -> str:
+    """Who can read the file, beside this user and root; empty if nobody can, as behind a folder that is closed."""
+    found, folder = path.stat(), path.parent.stat().st_mode
+    if found.st_uid not in (0, os.geteuid()) and os.geteuid() != 0:
+        return f"uid {found.st_uid}"
+    for who, reads, enters in (("everybody", stat.S_IROTH, stat.S_IXOTH), ("its group", stat.S_IRGRP, stat.S_IXGRP)):
+        if found.st_mode & reads and folder & enters:
+            return who
+    return ""
+
+
+def _too_open(path: Path, who: str) -> Warning:
+    return Warning(f"{path} can be read by {who}.", hint=f"chmod 600 {path}", id="streams.W002")
 
 
 def _wrong_jobs(conf: Mapping[str, Any]) -> Iterator[Error]:

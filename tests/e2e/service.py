@@ -185,7 +185,7 @@ def gunicorn(folder: Path, **settings: str) -> Service:
     service = Service(folder, (), settings)
     prepare_sqlite(folder / "data" / "db.sqlite3")
     serve = (sys.executable, "-m", "gunicorn", "rtspsite.wsgi", "--bind", f"127.0.0.1:{service.port}")
-    threads = ("--worker-class", "gthread", "--threads", "16", "--no-control-socket")
+    threads = ("--worker-class", "rtspsite.worker.Worker", "--threads", "16", "--no-control-socket")
     service.commands = ((*serve, *threads), (sys.executable, MANAGE, "supervise"))
     return service
 

@@ -337,7 +337,7 @@ class Site:
         """Not started yet. One worker process, as serve.sh has it."""
         name, port = f"web-{len(self.websites) + 1}", str(free_port())
         serve = [sys.executable, "-m", "gunicorn", "rtspsite.wsgi", "--bind", f"127.0.0.1:{port}"]
-        threads = ["--worker-class", "gthread", "--threads", "16", "--no-control-socket"]
+        threads = ["--worker-class", "rtspsite.worker.Worker", "--threads", "16", "--no-control-socket"]
         self.websites.append(Website(name, *self._place(name, [*serve, *threads], {"PORT": port, **settings})))
         return self.websites[-1]
 

@@ -48,6 +48,7 @@ def test_each_container_is_confined_restarted_and_its_log_bounded(name: str) -> 
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["init"] is True
+    assert service["pids_limit"] == 4000
     assert set(service["logging"]["options"]) == {"max-size", "max-file"}
     if name == "keys":
         assert service["restart"] == "no", "it ends when it is done"
@@ -55,6 +56,13 @@ def test_each_container_is_confined_restarted_and_its_log_bounded(name: str) -> 
         assert service["restart"] == "unless-stopped"
         assert service["healthcheck"]["test"][0] == "CMD"
         assert re.fullmatch(r"\d+s", service["stop_grace_period"])
+
+
+def test_those_who_read_what_strangers_send_have_a_bound_of_memory() -> None:
+    assert {name: resolved(SERVICES[name]["mem_limit"], {}) for name in ("web", "supervise")} == {
+        "web": "1g",
+        "supervise": "6g",
+    }
 
 
 def test_one_image_has_all_roles() -> None:
@@ -118,7 +126,7 @@ def test_every_setting_reaches_the_containers_and_nothing_else_does() -> None:
     read += ["WEB_CONCURRENCY", "SERVE_STOP_WITHIN_S"]
     passed = set(SERVICES["web"]["environment"])
     assert set(read) - passed == KEPT
-    assert passed - set(read) == {"PGPASSFILE", "S3_SECRET_ACCESS_KEY_FILE"}
+    assert passed - set(read) == {"PGPASSFILE", "S3_SECRET_ACCESS_KEY_FILE", "API_TOKEN_FILE"}
     assert SERVICES["supervise"]["environment"] == SERVICES["web"]["environment"]
 
 

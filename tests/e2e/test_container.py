@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -22,11 +23,22 @@ from tests.camera.server import ScriptedCamera
 
 ROOT = Path(__file__).resolve().parents[2]
 UID = 10001 if os.getuid() == 0 else os.getuid()
-# May read everything, as the tests' Python can stand in root's home, but write in its own folders only.
+# May read everything, as the tests' Python can stand in root's home, but write in its own folders only, and gets no
+# other right by whatever program: --cap-drop ALL --security-opt no-new-privileges.
 AS_USER = [
-    "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups",
-    "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
+    "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--bounding-set=-all,+dac_read_search",
+    "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search", "--no-new-privs",
 ] if os.getuid() == 0 else []  # fmt: skip
+# --read-only --tmpfs /tmp: in mounts of its own nothing can be written but the volume and the temporary folder.
+READ_ONLY = """
+for folder in "$DATA_DIR" "$TMPDIR"; do mount --bind "$folder" "$folder"; done
+findmnt --raw --noheadings --output TARGET | while read -r place; do
+    case $place in "$DATA_DIR" | "$TMPDIR" | /dev* | /proc* | /sys*) ;; *) mount -o remount,bind,ro "$place" ;; esac
+done
+touch "$APP_DIR/manage.py" && exit 99
+exec "$@"
+"""
+IN_MOUNTS_OF_ITS_OWN = ["unshare", "--mount", "--propagation", "private", "bash", "-c", READ_ONLY, "bash"]
 
 
 def dockerfile() -> list[tuple[str, str]]:
@@ -62,9 +74,13 @@ class Container:
     """A folder laid out as the image is, and serve.sh running in it."""
 
     root: Path
+    temporary: Path
+    """Its /tmp. Short: names of sockets below it have a limit."""
     port: int = field(default_factory=free_port)
     settings: dict[str, str] = field(default_factory=dict)
     role: tuple[str, ...] = ()
+    is_read_only: bool = False
+    """All but the volume and /tmp; only root can make it so."""
     process: subprocess.Popen[bytes] | None = None
     sessions: set[int] = field(default_factory=set)
 
@@ -77,11 +93,16 @@ class Container:
         return self.root / "data"
 
     @property
+    def mounts(self) -> list[str]:
+        return IN_MOUNTS_OF_ITS_OWN if self.is_read_only and os.getuid() == 0 else []
+
+    @property
     def environment(self) -> dict[str, str]:
         folders = {"APP_DIR": self.app, "DATA_DIR": self.data, "MEDIA_ROOT": self.data / "media"}
         return {
             **image_environment(),
             **{name: str(folder) for name, folder in folders.items()},
+            "TMPDIR": str(self.temporary),
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "HOME": "/",
             "HOST": "127.0.0.1",
@@ -92,7 +113,7 @@ class Container:
     def start(self) -> None:
         with (self.root / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [*AS_USER, "bash", self.root / "opt/exercise/serve.sh", *self.role],
+                [*self.mounts, *AS_USER, "bash", self.root / "opt/exercise/serve.sh", *self.role],
                 cwd=self.app,
                 env=self.environment,
                 stdout=log,
@@ -179,7 +200,9 @@ def lay_image(root: Path) -> None:
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[Container]:
     lay_image(tmp_path)
-    container = Container(tmp_path)
+    temporary = Path(tempfile.mkdtemp(prefix="box-"))
+    os.chown(temporary, UID, UID)
+    container = Container(tmp_path, temporary)
     yield container
     for pid in container.processes():
         os.kill(pid, signal.SIGKILL)
@@ -187,6 +210,7 @@ def container(tmp_path: Path) -> Iterator[Container]:
         if folder.is_dir():
             folder.chmod(0o755)
     container.app.chmod(0o755)
+    shutil.rmtree(temporary)
 
 
 @pytest.fixture
@@ -194,8 +218,10 @@ def stand_in(container: Container) -> Container:
     """A container whose manage.py is a script of the test's: for deaths that are hard to come by."""
     container.app.chmod(0o755)
     (container.app / "manage.py").unlink()
+    worker = (container.app / "rtspsite" / "worker.py").read_text()
     shutil.rmtree(container.app / "rtspsite")
     (container.app / "rtspsite").mkdir()
+    (container.app / "rtspsite" / "worker.py").write_text(worker)
     wsgi = 'def application(environ, start):\n    start("200 OK", [])\n    return [b"fine"]\n'
     (container.app / "rtspsite" / "wsgi.py").write_text(wsgi)
     return container
@@ -231,6 +257,7 @@ def post(container: Container, path: str, **fields: str) -> bytes:
 
 def test_a_capture_goes_on_whatever_is_killed_and_nobody_is_left_behind(container: Container) -> None:
     before = container.snapshot()
+    container.is_read_only = True
     with ScriptedCamera(Scene(160, 120, (80.0, 120.0), fps=10)) as camera:
         container.start()
         container.wait_until_healthy()
@@ -249,6 +276,11 @@ def test_a_capture_goes_on_whatever_is_killed_and_nobody_is_left_behind(containe
     assert "still there" not in container.log
     assert container.processes() == {}
     assert container.snapshot() == before, "the checkout was written to"
+    assert [str(path) for path in container.data.rglob("*") if path.stat().st_mode & 0o077] == [], (
+        "others can read it"
+    )
+    left = {path.name.partition("-")[0] for path in container.temporary.iterdir()}
+    assert left <= {"pymp"}, "beside the folder of the sockets of the one that was killed"
 
 
 def kill_the_website(container: Container) -> None:
@@ -318,7 +350,7 @@ def test_a_stop_before_it_is_up_is_a_wanted_stop_too(stand_in: Container, number
 def test_serve_substitutes_no_command_while_it_can_be_stopped() -> None:
     """bash 5.2 loses a signal that comes as a `$( )` ends, too seldom for a test that sends one."""
     _, until_stopped = (ROOT / "scripts" / "serve.sh").read_text().split("\ntrap ", 1)
-    functions = until_stopped.split("\nif [ -n \"$stopping\" ]; then", 1)[0]
+    functions = until_stopped.split('\nif [ -n "$stopping" ]; then', 1)[0]
     assert "wait -n" in functions
     assert re.findall(r"\$\((?!\()|`", re.sub(r"(?m)#.*$", "", functions)) == []
 

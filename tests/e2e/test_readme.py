@@ -20,7 +20,7 @@ SETTINGS = re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', (ROOT / "rtspsite" / "setting
 
 
 def test_the_curl_lines_start_a_capture_and_bring_its_grid(tmp_path: Path) -> None:
-    start, stop = (line.strip() for line in README.splitlines() if line.strip().startswith("curl "))
+    start, stop = re.findall(r"^    (curl (?!-H).*)$", README, re.M)  # test_guarded.py has the one with a token
     scene = Scene(320, 240, plan(7, levels=18, tail_s=42), fps=10)
     camera = ScriptedCamera(scene, username="user", password="password", host="127.0.0.1")
     with camera, runserver(tmp_path / "service") as service:

@@ -39,9 +39,21 @@ def test_all_wrong_values_are_told_in_one_message(tmp_path: Path) -> None:
         "LOG_LEVEL": "LOUD",
         "DATABASE_URL": "nonsense",
         "CAPTURE_HOST_NAME": "n" * 101,
+        "CAPTURE_ALLOWED_NETWORKS": "10.1.2.3/8",
     }
     said = complaint(tmp_path, **wrong)
     assert [name for name in wrong if name not in said] == []
+
+
+def test_networks_are_read_and_the_one_that_is_none_is_told(tmp_path: Path) -> None:
+    cases = ["10.0.0.0/8, fd00::/8", "", "10.0.0.0/8 192.168.0.0/16", "camera.example"]
+    variables = [{"CAPTURE_ALLOWED_NETWORKS": text} for text in cases]
+    two, none, *wrong = settings_with(tmp_path, "s.CAPTURE_ALLOWED_NETWORKS", *variables)
+    assert two == (True, "(IPv4Network('10.0.0.0/8'), IPv6Network('fd00::/8'))")
+    assert none == (True, "()")
+    assert [is_taken for is_taken, _ in wrong] == [False, False]
+    assert all("CAPTURE_ALLOWED_NETWORKS" in said for _, said in wrong)
+    assert "camera.example is no network" in wrong[1][1]
 
 
 def test_days_that_are_no_number_of_days_are_refused(tmp_path: Path) -> None:

@@ -368,7 +368,12 @@ def test_where_a_proxy_changes_the_host_name_the_trusted_origins_are_ours(
 
 
 @pytest.mark.parametrize(
-    "host", ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "0.0.0.0", "224.0.0.1", "[ff02::1]", "[::]"]
+    "host",
+    [
+        *("169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "0.0.0.0", "224.0.0.1", "[ff02::1]", "[::]"),
+        *("2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "１６９.254.169.254"),
+        *("[64:ff9b::a9fe:a9fe]", "[2002:a9fe::]"),
+    ],
 )
 def test_an_address_where_no_camera_lives_is_refused_at_once(client: Client, host: str) -> None:
     response = start(client, f"rtsp://{host}/demo", accept=API)
