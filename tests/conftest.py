@@ -11,6 +11,12 @@ from hypothesis import settings
 from tests.order import spread
 from tests.servers import Database, PostgreSQL, Redis, shared_postgresql, shared_redis
 
+# Beside those of e2e: half a minute and more, most of it waiting.
+LONG = frozenset(
+    f"test_{name}"
+    for name in ("cluster", "storage", "supervisor", "prune", "capture_command", "field", "footage", "run")
+)
+
 pytest_plugins = ("tests.figures",)
 # By itself an example that takes 200 ms fails, on whatever machine that is.
 settings.register_profile("suite", deadline=None)
@@ -33,7 +39,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """xdist's workers begin with equal stretches of the list, and whoever is done takes the end of another's."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1 and len(items) > 100 * workers:
-        items[:] = spread(items, workers, lambda item: item.path, lambda item: "e2e" in item.path.parts)
+        items[:] = spread(items, workers, lambda item: item.path, _waits)
+
+
+def _waits(item: pytest.Item) -> bool:
+    return "e2e" in item.path.parts or item.path.stem in LONG
 
 
 @pytest.fixture(scope="session")
