@@ -11,7 +11,7 @@ import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
@@ -137,9 +137,9 @@ SECRET_KEY = _secret_key or keys.secret_key(DATA_DIR)
 SECRET_KEY_FALLBACKS = [key.strip() for key in _former_keys]
 CREDENTIALS_KEYS = _credentials_keys or [keys.credentials_key(DATA_DIR)]
 logs.guard()
-masking.remember("", [SECRET_KEY, *SECRET_KEY_FALLBACKS, *CREDENTIALS_KEYS])
-masking.remember("", [DATABASES["default"].get("PASSWORD") or ""])
-masking.remember("", [_s3_options["secret_key"] or "", urlsplit(_redis_url).password or ""])
+masking.keep([SECRET_KEY, *SECRET_KEY_FALLBACKS, *CREDENTIALS_KEYS, *API_TOKENS])
+masking.keep([DATABASES["default"].get("PASSWORD") or "", _s3_options["secret_key"] or ""])
+masking.keep([unquote(urlsplit(_redis_url).password or "")])
 DEFAULT_EXCEPTION_REPORTER = "rtspsite.faults.Reporter"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "rtspsite.faults.Filter"
 

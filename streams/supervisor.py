@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
+from django.conf import settings as configured
 from django.db import DataError, IntegrityError, close_old_connections
 from django.db import Error as DatabaseFailed
 
@@ -118,11 +119,11 @@ class _Restart:
     backoff: Backoff | None = None
     at_s: float = 0.0
 
-    def note_death(self, now_s: float, lived_s: float) -> None:
-        if self.backoff is None or lived_s >= HEALTHY_S:
-            self.backoff, self.at_s = Backoff(), now_s
-        else:
-            self.at_s = now_s + self.backoff.after(Retry.QUICK)
+    def note_death(self, now_s: float, lived_s: float, retry: Retry = Retry.QUICK) -> None:
+        is_first = self.backoff is None or lived_s >= HEALTHY_S
+        if self.backoff is None or is_first:
+            self.backoff = Backoff()
+        self.at_s = now_s if is_first and retry is Retry.QUICK else now_s + self.backoff.after(retry)
 
 
 @dataclass(slots=True)
@@ -306,18 +307,20 @@ class Supervisor:
 
     def _bury(self, recorder: _Recorder) -> None:
         """A recorder died or hangs: what it had since the last checkpoint is lost, all else is not."""
-        _log(recorder, logging.WARNING, "recorder died pid=%s", recorder.process.pid)
+        pid = recorder.process.pid
         self._end(recorder.claim.capture_id)
+        death = recorder.process.death
+        _log(recorder, logging.WARNING, "recorder died pid=%s error=%s words=%r", pid, death.code, str(death))
         if recorder.left_s is not None:
             services.hand_over(recorder.claim)
             return
-        services.note_death(recorder.claim)
-        self._restart_later(recorder)
+        services.note_death(recorder.claim, death)
+        self._restart_later(recorder, death.retry)
 
-    def _restart_later(self, recorder: _Recorder) -> None:
+    def _restart_later(self, recorder: _Recorder, retry: Retry = Retry.QUICK) -> None:
         now_s = time.monotonic()
         restart = self._restarts.setdefault(recorder.claim.capture_id, _Restart())
-        restart.note_death(now_s, now_s - recorder.started_s)
+        restart.note_death(now_s, now_s - recorder.started_s, retry)
 
     # --- acting ---
 
@@ -348,13 +351,13 @@ class Supervisor:
 
     def _finish(self, capture_id: int) -> None:
         try:
-            services.finish(capture_id)
+            services.finish(capture_id, self._heartbeat)
         except OSError as error:
             self._say_unfinished(capture_id, error)
 
     def _fail(self, claim: Claim, error_code: str, error_text: str) -> None:
         try:
-            services.fail(claim, error_code, error_text)
+            services.fail(claim, error_code, error_text, self._heartbeat)
         except OSError as error:
             self._say_unfinished(claim.capture_id, error)
 
@@ -404,7 +407,15 @@ class Supervisor:
             services.note_death(self._claim(row), CredentialsSealed())
             self._restarts[row.capture_id] = _Restart(at_s=time.monotonic() + SEALED_S)
             return
-        settings = Settings(stream.address, capture.interval_s, capture.count, capture.transport)
+        settings = Settings(
+            address=stream.address,
+            interval_s=capture.interval_s,
+            count=capture.count,
+            transport=capture.transport,
+            verify_certificate=stream.verify_certificate,
+            networks=configured.CAPTURE_ALLOWED_NETWORKS,
+            memory_bytes=configured.CAPTURE_MEMORY_MB << 20,
+        )
         board = tuple((frame.number, frame.score) for frame in capture.frames.all())
         seed = Seed(capture.samples, board, services.saved_status(stream), queries.saved_timeline(capture))
         now_s = time.monotonic()

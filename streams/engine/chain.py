@@ -20,6 +20,9 @@ from .feed import Packet
 MAX_PENDING = 48
 # Of coded pictures that are kept for another look: 16 s at 4 Mbit/s.
 MAX_SOURCE_BYTES = 8 << 20
+# Of frames that are held for an earlier one: 16 of 4K and more of all that is smaller.
+MAX_HELD_BYTES = 200 << 20
+_COST_BYTES = 1024
 
 
 @dataclass(slots=True)
@@ -31,6 +34,11 @@ class Waiting:
     stream_s: float
     is_ahead: bool
     gives_frame: bool = True
+
+    @property
+    def cost_bytes(self) -> int:
+        """Of memory, while it waits."""
+        return len(self.packet.data) + _COST_BYTES
 
 
 class Chain:
@@ -67,7 +75,8 @@ class Chain:
         if waiting.stream_s >= self.begins_s:
             self._pending[waiting.number] = waiting
             self._note_source(waiting)
-        if self._pending and len(self._pending) + len(self._held) > MAX_PENDING:
+        is_long = len(self._pending) + len(self._held) > MAX_PENDING
+        if self._pending and (is_long or self._held_bytes > MAX_HELD_BYTES):
             del self._pending[next(iter(self._pending))]
         try:
             frames = self.decoder.decode(waiting.packet.data, waiting.number)
@@ -106,10 +115,18 @@ class Chain:
         held = (waiting for waiting, _ in self._held)
         return any(waiting.stream_s >= from_s for waiting in (*self._pending.values(), *held))
 
+    @property
+    def _held_bytes(self) -> int:
+        """As if all were as large as the last, in 4:2:0 with 8 bits."""
+        if not self._held:
+            return 0
+        frame = self._held[-1][1]
+        return len(self._held) * frame.width * frame.height * 3 // 2
+
     def _note_source(self, waiting: Waiting) -> None:
         if waiting.packet.is_key:
             self._forget_sources()
-        self._source_bytes += len(waiting.packet.data)
+        self._source_bytes += waiting.cost_bytes
         self._sources.append(waiting)
         if self._source_bytes > MAX_SOURCE_BYTES:
             self._sources.clear()
@@ -121,7 +138,7 @@ class Chain:
         keys = [index for index, source in enumerate(self._sources) if source.packet.is_key]
         first = max((index for index in keys if self._sources[index].number <= oldest), default=0)
         del self._sources[:first]
-        self._source_bytes = sum(len(source.packet.data) for source in self._sources)
+        self._source_bytes = sum(source.cost_bytes for source in self._sources)
 
     def _take(self, frames: list[VideoFrame]) -> None:
         for frame in frames:

@@ -5,15 +5,29 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation
 
+from .errors import Undecodable
 from .sheet import FRAME_QUALITY, Picture, encode_jpeg
+from .wire import MAX_PICTURE_BYTES
 
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 BT601 = frozenset({2, 4, 5, 6})  # ISO/IEC 23091-2 numbers: unspecified, and three names of it
 
 
-def encode_frame(frame: VideoFrame) -> bytes:
-    """One decoded frame as JPEG, converted with the frame's own matrix and range (BT.601 where it names none)."""
-    return encode_jpeg(to_bgr(frame), FRAME_QUALITY)
+# For a picture that is too large at the usual quality: nothing but noise is, or more pixels than cameras have.
+LOWER_QUALITIES = (75, 50, 25, 5)
+
+
+def encode_frame(frame: VideoFrame, most_bytes: int = MAX_PICTURE_BYTES) -> bytes:
+    """One decoded frame as JPEG, converted with the frame's own matrix and range (BT.601 where it names none).
+
+    Raises Undecodable for one that does not fit.
+    """
+    picture = to_bgr(frame)
+    for quality in (FRAME_QUALITY, *LOWER_QUALITIES):
+        jpeg = encode_jpeg(picture, quality)
+        if len(jpeg) <= most_bytes:
+            return jpeg
+    raise Undecodable("The camera's pictures are nothing but noise.")
 
 
 def to_bgr(frame: VideoFrame) -> Picture:

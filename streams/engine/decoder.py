@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -12,20 +13,25 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from . import errors
+from . import errors, sizes
 
 # RTP's names (IANA, RTP payload format media types) and libav's.
 CODECS = {"H264": "h264", "H265": "hevc", "MP4V-ES": "mpeg4", "JPEG": "mjpeg"}
 # libav's H.264 and H.265 decoders give no frame before a key frame or a recovery point. This one begins with any
 # picture, copies from grey and says nothing of it (measured).
 BEGINS_ANYWHERE = frozenset({"mpeg4"})
+# For sizes that are told in a way that only libav reads: it refuses them before it makes room.
+MAX_PIXELS_OPTION = {"max_pixels": str(sizes.MAX_PIXELS)}
+
+_TOO_LARGE = "The camera's pictures of {} x {} are too large: {} megapixels are the most."
 
 
 class Decoder(Protocol):
     def decode(self, data: bytes, number: int) -> list[VideoFrame]:
         """The frames that are complete now, in order of presentation; `pts` is the number of a frame's picture.
 
-        Raises Undecodable for a picture that the decoder refuses; it may be given the next one.
+        Raises Undecodable for a picture that the decoder refuses; it may be given the next one. Raises
+        PictureTooLarge and OutOfMemory, after which nothing is of any use.
         """
 
     def drain(self) -> list[VideoFrame]:
@@ -46,6 +52,19 @@ def padded(data: bytes) -> AvPacket[VideoStream]:
     return packet
 
 
+def is_out_of_memory(error: av.error.FFmpegError) -> bool:
+    return error.errno == errno.ENOMEM
+
+
+def _has_room(size: sizes.Size) -> bool:
+    """Whether a picture could be decoded now: H.264's decoder calls one damaged for which there was no room."""
+    try:
+        bytearray(3 * size[0] * size[1])  # 4:2:0, and as much again for what is known of each block; never touched
+    except MemoryError:
+        return False
+    return True
+
+
 class LibavDecoder:
     """A decoder of one codec, new: the first picture must be one that decoding can begin with."""
 
@@ -55,6 +74,8 @@ class LibavDecoder:
         # A recorder has one feed and no hurry: decoder threads would only hold frames.
         self._context.thread_type = "NONE"
         self._context.thread_count = 1
+        self._context.options = MAX_PIXELS_OPTION
+        self._codec = codec
         self._on_decoded = on_decoded
         self._awaits_key = codec in BEGINS_ANYWHERE
 
@@ -63,11 +84,16 @@ class LibavDecoder:
         self._awaits_key = self._context.name in BEGINS_ANYWHERE
 
     def decode(self, data: bytes, number: int) -> list[VideoFrame]:
+        size = sizes.largest(self._codec, data)
+        if sizes.is_too_large(size):
+            raise errors.PictureTooLarge(_TOO_LARGE.format(*size, sizes.MAX_PIXELS // 10**6))
         packet = padded(data)
         packet.pts = packet.dts = number
         try:
             return self._whole(self._context.decode(packet))
         except av.error.FFmpegError as error:
+            if is_out_of_memory(error) or not _has_room(size):
+                raise errors.OutOfMemory from None
             raise errors.Undecodable(f"The decoder refused a picture: {error.strerror}.") from None
         finally:
             self._on_decoded()

@@ -16,6 +16,7 @@ _PREFIX_UNITS_MAX = 64  # a picture has some ten units before its first slice
 _PREFIX_BYTES_MAX = 1 << 20
 _SET_BYTES_MAX = 4096  # parameter sets are some tens of bytes
 _SETS_MAX = 64
+_SETS_BYTES_MAX = 1 << 16  # of all; they are put before each key picture
 _RECOVERY_POINT = 6  # type of SEI message, H.264 annex D.1
 
 
@@ -142,7 +143,9 @@ class _H26x(Assembler):
             key = self._set_key(unit)
         except (IndexError, ValueError):
             return
-        if len(unit) <= _SET_BYTES_MAX and (key in self._sets or len(self._sets) < _SETS_MAX):
+        others_bytes = sum(len(known) for other, known in self._sets.items() if other != key)
+        is_little = len(unit) <= _SET_BYTES_MAX and others_bytes + len(unit) <= _SETS_BYTES_MAX
+        if is_little and (key in self._sets or len(self._sets) < _SETS_MAX):
             self._sets[key] = unit
             self._carried.add(key)
 

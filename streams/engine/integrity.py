@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import av
@@ -21,15 +20,15 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from .decoder import padded
+from .decoder import MAX_PIXELS_OPTION, is_out_of_memory, padded
+from .errors import OutOfMemory
+from .sizes import Bits, bits_of, skip_to_h264_size
 
 # Of H.264, from the key frame on: 1.8 s of 1080p, during which nobody reads the camera. Smart codecs let 1200 come.
 MAX_PICTURES = 300
 
 _START = re.compile(b"\0\0\1")
 _IDR, _SPS, _PPS = 5, 7, 8
-# ITU-T H.264 section 7.3.2.1.1: the profiles whose parameter sets name a chroma format.
-_WITH_CHROMA_FORMAT = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 # ITU-T H.265 table 7-1
 _HEVC_SLICES, _HEVC_KEYS, _HEVC_SPS = range(32), range(16, 24), 33
 _OUTPUT_CORRUPT = 8  # AV_CODEC_FLAG_OUTPUT_CORRUPT
@@ -75,7 +74,8 @@ def _are_whole_h264(pictures: list[list[bytes]]) -> bool:
     context = _context("h264", skip_bottom="1", err_detect="aggressive", skip_loop_filter="all", skip_idct="all")
     try:
         return sum(_whole_frames(context, pictures, tall)) == len(pictures)
-    except FFmpegError:
+    except FFmpegError as error:
+        _check_memory(error)
         return False
 
 
@@ -92,7 +92,7 @@ def _without_strange_sets(units: list[bytes]) -> list[bytes]:
 
 def _ids(unit: bytes, at_byte: int) -> list[int]:
     """The first three Exp-Golomb codes of a unit from this byte on; fewer if it ends before."""
-    bits = _Bits("".join(f"{byte:08b}" for byte in unit[at_byte : at_byte + 16]))
+    bits = Bits("".join(f"{byte:08b}" for byte in unit[at_byte : at_byte + 16]))
     codes: list[int] = []
     while len(codes) < 3 and "1" in bits.text[bits.at :]:
         codes.append(bits.golomb())
@@ -113,30 +113,14 @@ def _is_untouched(frame: VideoFrame) -> bool:
     return len(frame.planes) < 3 or not _samples(frame, 2)[-3:].any()
 
 
-@dataclass(slots=True)
-class _Bits:
-    """A reader of a parameter set. ITU-T H.264 section 9.1 for the Exp-Golomb codes."""
-
-    text: str
-    at: int = 0
-
-    def take(self, count: int) -> int:
-        self.at += count
-        return int(self.text[self.at - count : self.at] or "0", 2)
-
-    def golomb(self) -> int:
-        zeros = self.text.index("1", self.at) - self.at
-        self.at += zeros
-        return self.take(zeros + 1) - 1
-
-
 def _taller(sps: bytes) -> bytes:
     """The sequence parameter set with one row of macroblocks more (ITU-T H.264 section 7.3.2.1.1).
 
     Raises ValueError for interlaced video and scaling matrices, which hardly any camera sends, and for a cut unit.
     """
-    bits = _Bits("".join(f"{byte:08b}" for byte in sps.replace(b"\0\0\3", b"\0\0")), at=8)
-    _skip_to_height(bits)
+    bits = bits_of(sps, at=1)
+    skip_to_h264_size(bits)
+    bits.golomb()  # width
     begin = bits.at
     height = bits.golomb() + 2  # it is coded minus one
     end = bits.at
@@ -146,35 +130,6 @@ def _taller(sps: bytes) -> bytes:
     text = bits.text[:begin] + "0" * (len(code) - 1) + code + bits.text[end:].rstrip("0")
     text += "0" * (-len(text) % 8)
     return re.sub(b"\0\0(?=[\0-\3])", b"\0\0\3", int(text, 2).to_bytes(len(text) // 8, "big"))
-
-
-def _skip_to_height(bits: _Bits) -> None:
-    profile = bits.take(8)
-    bits.take(16)  # constraints, level
-    bits.golomb()  # id
-    if profile in _WITH_CHROMA_FORMAT:
-        if bits.golomb() == 3:
-            bits.take(1)
-        _skip(bits, 2)  # bit depths
-        bits.take(1)
-        if bits.take(1):
-            raise ValueError("scaling matrices")
-    bits.golomb()  # frame numbers
-    order = bits.golomb()
-    if order == 0:
-        bits.golomb()
-    elif order == 1:
-        bits.take(1)
-        _skip(bits, 2)
-        _skip(bits, bits.golomb())
-    bits.golomb()  # reference frames
-    bits.take(1)
-    bits.golomb()  # width
-
-
-def _skip(bits: _Bits, codes: int) -> None:
-    for _ in range(codes):
-        bits.golomb()
 
 
 # --- H.265: bytes after the end of a slice must not matter, and the last ones of it must. In fresh decoders, whose
@@ -208,7 +163,8 @@ def _pixels(units: Iterable[bytes]) -> bytes:
     context.flags |= _OUTPUT_CORRUPT
     try:
         frames = [*context.decode(padded(b"".join(units))), *context.decode(None)]
-    except FFmpegError:
+    except FFmpegError as error:
+        _check_memory(error)
         return b""
     if any(_has_hole(frame) for frame in frames):
         return b""
@@ -233,8 +189,14 @@ def _context(codec: str, **options: str) -> VideoCodecContext:
     context = cast(VideoCodecContext, av.CodecContext.create(codec, "r"))
     context.thread_type = "NONE"
     context.thread_count = 1
-    context.options = options
+    context.options = MAX_PIXELS_OPTION | options
     return context
+
+
+def _check_memory(error: FFmpegError) -> None:
+    """A picture for which there was no room is not damaged. Raises OutOfMemory."""
+    if is_out_of_memory(error):
+        raise OutOfMemory from None
 
 
 def _samples(frame: VideoFrame, index: int) -> NDArray[np.uint8]:

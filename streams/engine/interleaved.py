@@ -9,12 +9,14 @@ import re
 import struct
 from dataclasses import replace
 
-from .errors import NotRTSP
+from .errors import NotRTSP, Refused
 from .rtsp_message import MAX_BODY_BYTES, Message, begins_message, head_length, is_start_line, parse_head
 
 BASE_BYTES = 1 << 18  # a key frame of a 1080p camera has 50 to 200 kB
 ROOM_BYTES = 1 << 16  # one read is never offered less
 MAX_LINE_BYTES = 8192
+MAX_MESSAGES = 16_000  # that nobody has looked at: more than fit in one read, as they may after a long decoding
+MAX_REPORTS = 1000  # likewise; of more the last ones are kept, for the farewell is among them
 MIN_RTP_BYTES = 12  # RFC 3550 section 5.1; shorter ones are left out
 
 _HEAD = struct.Struct(">HH")
@@ -133,6 +135,8 @@ class Interleaved:
             return False
         if head == self._rtcp_tag:
             self.reports.append(bytes(self._view[start + 4 : after]))
+            if len(self.reports) > 2 * MAX_REPORTS:
+                del self.reports[:-MAX_REPORTS]
         self._start = after
         return True
 
@@ -158,7 +162,11 @@ class Interleaved:
         length = message.body_bytes
         self.has_begun = True
         if length is None and message.is_description:
+            if self._end - body_at > MAX_BODY_BYTES:
+                raise Refused("The camera's description has no end.")
             return False
+        if len(self.messages) >= MAX_MESSAGES:
+            raise Refused("The camera says too much at once.")
         after = body_at + (length or 0)
         if after > self._end:
             return False

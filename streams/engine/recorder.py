@@ -15,17 +15,24 @@ from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from .errors import OutOfMemory, RecorderDied
 from .report import Report, Seed, Settings
-from .wire import BadMessage, Inbox, Leave, Message, Pull, encode
+from .wire import BadMessage, Inbox, Leave, Message, Pull, check_pictures, encode, picture_bytes
 
 # A camera gets this long for its TEARDOWN before the recorder leaves without it.
 LEAVE_S = 2.0
 # A killed process is gone at once, unless the system itself hangs with it.
 END_S = 1.0
+# One that has closed its end is about to be gone.
+GONE_S = 0.2
+EXIT_OUT_OF_MEMORY = 12
 _READ_BYTES = 1 << 20
 _READS = 64  # of one recorder, before the others are heard
+_MESSAGES = 16  # likewise; a recorder says one thing for each question, and once that it has something to say
+_UNASKED = 64  # more of it than that, without a question, is a recorder that somebody else has taken over
+_MACHINE = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP})
 _ROOT = str(Path(__file__).resolve().parents[2])
-_HARMLESS = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR"})
+_HARMLESS = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([f"{__package__}.preload"])
 
@@ -44,8 +51,11 @@ class RecorderProcess:
         """Raises OSError if no process can be made now."""
         self._link, far = socket.socketpair()
         self._link.setblocking(False)
-        self._inbox = Inbox()
+        self._inbox = Inbox(settings.count * picture_bytes(settings.count))
         self._is_open = True
+        self._owed = self._unasked = 0
+        self.death: RecorderDied | OutOfMemory = RecorderDied()
+        """Why it is gone, as far as that is known once it is ended."""
         self.heard_s = 0.0
         """When it last said something; monotonic."""
         self.asked_s: float | None = None
@@ -91,36 +101,78 @@ class RecorderProcess:
                         self._is_open = False
                         break
                     self.heard_s = time.monotonic()
-                    messages += self._inbox.feed(data)
-            except (ConnectionError, BadMessage):
+                    messages += self._checked(self._inbox.feed(data))
+                    if len(messages) >= _MESSAGES:
+                        break
+            except ConnectionError:
                 self._is_open = False
+            except BadMessage:
+                self._is_open = False
+                self.death = RecorderDied("The recorder of this stream said what none says, and is started again.")
         if any(isinstance(message, Report) for message in messages):
             self.asked_s = None
         return messages
 
+    def _checked(self, messages: list[Message]) -> list[Message]:
+        """Raises BadMessage for more than was asked for, and for pictures that are none."""
+        for message in messages:
+            if isinstance(message, Report):
+                self._owed -= not message.is_final
+                self._unasked = 0
+                check_pictures(message)
+            else:
+                self._unasked += 1
+            if self._owed < 0 or self._unasked > _UNASKED:
+                raise BadMessage("more than was asked for")
+        return messages
+
     def end(self) -> None:
         """Leave nothing behind, at once: for a recorder that is dead, stuck or no longer ours."""
+        gone = select.poll()
+        gone.register(self._handle, select.POLLIN)
+        is_gone = bool(gone.poll(0 if self._is_open else GONE_S * 1000))
+        if self._is_open:
+            self.death = RecorderDied("The recorder of this stream did not answer any more, and is started again.")
         self._is_open = False
         self._link.close()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-        gone = select.poll()
-        gone.register(self._handle, select.POLLIN)
-        if gone.poll(END_S * 1000):
+        if is_gone or gone.poll(END_S * 1000):
             self._process.join(END_S)
         os.close(self._handle)
-        if self._process.exitcode is not None:
-            self._process.close()
+        if self._process.exitcode is None:
+            return
+        if is_gone:
+            self.death = _death(self._process.exitcode)
+        self._process.close()
 
     def _ask(self, message: Message) -> None:
         if self.asked_s is None:
             self.asked_s = time.monotonic()
+        self._owed += 1
         try:
             self._link.sendall(encode(message))
         except BlockingIOError:
             pass  # the recorder has not read for so long that its socket is full: asked_s tells
         except OSError:
             self._is_open = False
+
+
+def _death(exit_code: int) -> RecorderDied | OutOfMemory:
+    """Of a recorder that ended without a word, which nobody here has ended."""
+    if exit_code == EXIT_OUT_OF_MEMORY:
+        return OutOfMemory()
+    if exit_code == -signal.SIGKILL:
+        return RecorderDied(
+            "The recorder of this stream was killed, by somebody or by the system as its memory was full (SIGKILL). "
+            "It is started again."
+        )
+    if exit_code == -signal.SIGALRM:
+        return RecorderDied("The recorder of this stream hung, and is started again.")
+    if -exit_code in _MACHINE:
+        name = signal.Signals(-exit_code).name
+        return RecorderDied(f"The recorder of this stream crashed ({name}), and is started again.")
+    return RecorderDied()
 
 
 @contextlib.contextmanager

@@ -17,16 +17,21 @@ import traceback
 
 import cv2
 
-from .errors import RecorderDied
-from .recorder import LEAVE_S
+from . import limits, sandbox
+from .errors import CaptureError, OutOfMemory, RecorderDied
+from .recorder import EXIT_OUT_OF_MEMORY, LEAVE_S
 from .report import Seed, Settings
 from .session import Session
-from .wire import BadMessage, Changed, Inbox, Leave, Message, Pull, encode
+from .wire import BadMessage, Changed, Inbox, Leave, Message, Pull, parts
 
 # How often the answering thread looks at the clock for the session's deadline.
 WATCH_S = 1.0
 # The kernel ends a recorder whose answering thread has not run for so long: its supervisor may be gone.
 DEAD_S = 30.0
+# A recorder that takes most of a core for so long goes behind all others. 4K at 25 pictures a second of which each is
+# decoded takes 0.7 of one; what is received only, a hundredth.
+HEAVY_SHARE = 0.5
+HEAVY_S = 20.0
 _READ_BYTES = 1 << 20
 # malloc.h of glibc
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -37,8 +42,13 @@ def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process without asking Python
     _give_memory_back()
+    limits.limit(settings.memory_bytes)
+    sandbox.close_files()
     cv2.setNumThreads(1)
-    _Recorder(settings, seed, link).run()
+    try:
+        _Recorder(settings, seed, link).run()
+    except MemoryError:  # none is left to say so
+        os._exit(EXIT_OUT_OF_MEMORY)
 
 
 class _Recorder:
@@ -54,13 +64,15 @@ class _Recorder:
         self._inbox = Inbox()
         self._session = Session(settings, seed, on_change=self._wake)
         self._thread = threading.Thread(target=self._run_session, name="session", daemon=True)
-        self._watched_s = time.monotonic()
+        self._watched_s = self._weighed_s = time.monotonic()
+        self._weighed_cpu_s = time.process_time()
         self._is_told_to_leave = False
         signal.signal(signal.SIGTERM, self._note)
 
     def run(self) -> None:
         _stay_alive()
         self._thread.start()
+        limits.make_no_processes()
         try:
             while self._answer():
                 pass
@@ -77,8 +89,10 @@ class _Recorder:
         try:
             self._session.run()
         except Exception as error:  # the outermost loop of this thread; a message could quote what a camera sent
-            traceback.print_tb(error.__traceback__)
-            self._session.fail(RecorderDied(f"The recorder met a fault of its own: {type(error).__name__}."))
+            why = _why(error)
+            if not isinstance(why, OutOfMemory):
+                traceback.print_tb(error.__traceback__)
+            self._session.fail(why)
 
     def _answer(self) -> bool:
         """One round; whether to go on."""
@@ -114,6 +128,7 @@ class _Recorder:
         """By the clock, however often the supervisor asks; whether to go on."""
         self._watched_s = time.monotonic()
         _stay_alive()
+        self._weigh()
         error = self._session.overdue()
         if error:
             self._session.fail(error)
@@ -123,6 +138,17 @@ class _Recorder:
             self._send(self._session.report(is_final=True))
             return False
         return True
+
+    def _weigh(self) -> None:
+        """A camera that makes more work than others does not make it theirs."""
+        passed_s = self._watched_s - self._weighed_s
+        if passed_s < HEAVY_S:
+            return
+        cpu_s = time.process_time()
+        if (cpu_s - self._weighed_cpu_s) / passed_s > HEAVY_SHARE:
+            self._session.is_heavy = True
+            limits.step_back(self._thread.native_id or 0)
+        self._weighed_s, self._weighed_cpu_s = self._watched_s, cpu_s
 
     def _end(self) -> None:
         self._session.stop.set()
@@ -140,14 +166,22 @@ class _Recorder:
 
     def _send(self, message: Message) -> None:
         """However long the supervisor does not read: its database may be away for minutes."""
-        data = memoryview(encode(message))
         room = select.poll()
         room.register(self._link, select.POLLOUT)
-        while data:
-            _stay_alive()
-            room.poll(WATCH_S * 1000)
-            with contextlib.suppress(BlockingIOError):
-                data = data[self._link.send(data, socket.MSG_DONTWAIT) :]
+        for part in parts(message):
+            left = memoryview(part)
+            while left:
+                _stay_alive()
+                room.poll(WATCH_S * 1000)
+                with contextlib.suppress(BlockingIOError):
+                    left = left[self._link.send(left, socket.MSG_DONTWAIT) :]
+
+
+def _why(error: Exception) -> CaptureError:
+    is_full = isinstance(error, (MemoryError, OutOfMemory)) or (
+        isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+    )
+    return OutOfMemory() if is_full else RecorderDied(f"The recorder met a fault of its own: {type(error).__name__}.")
 
 
 def _stay_alive() -> None:

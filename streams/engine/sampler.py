@@ -30,7 +30,7 @@ TOLERANCE_S = 0.001
 PATIENCE_S = 0.5
 # Key frame distances that are remembered: smart codecs change them with what moves.
 REMEMBERED_KEYS = 4
-# Of pictures that wait undecoded: 16 s at 4 Mbit/s.
+# Of pictures that wait undecoded: 16 s at 4 Mbit/s. Each counts for a kilobyte at least, which is what it takes.
 MAX_WAITING_BYTES = 8 << 20
 # No key frame for so long: that is worth saying. Smart codecs send one in 48 s (1200 pictures) at the worst.
 KEYLESS_S = 60.0
@@ -179,7 +179,7 @@ class Sampler:
         self._last_number = waiting.number
         if waiting.packet.is_key:
             self._newest_key = waiting.number
-        self._group_bytes += len(waiting.packet.data)
+        self._group_bytes += waiting.cost_bytes
         self._consider(waiting)
 
     def _taint(self) -> None:
@@ -202,7 +202,7 @@ class Sampler:
             self._leave_chain()
 
     def _drop(self, count: int) -> None:
-        self._group_bytes -= sum(len(waiting.packet.data) for waiting in self._group[:count])
+        self._group_bytes -= sum(waiting.cost_bytes for waiting in self._group[:count])
         del self._group[:count]
 
     def _relieve(self) -> Iterator[Sample]:

@@ -8,7 +8,7 @@ from typing import Self
 
 from .backoff import HEALTHY_S, Backoff
 from .clock import Stop
-from .errors import RecorderDied, Retry
+from .errors import Retry
 from .recorder import LEAVE_S, RecorderProcess
 from .report import Counters, Picture, Report, Seed, Settings, State, Status
 from .wire import Changed, Message
@@ -150,11 +150,12 @@ class Solo:
     def _bury(self) -> None:
         """It ended by itself: for good, or since its camera hung or it crashed, and then another one goes on."""
         was_told, is_failed = self._is_final, self.status.state is State.FAILED
+        process = self._process
         self._end()
         if is_failed:
             return
-        if not was_told:
-            died = RecorderDied()
+        if not was_told and process:
+            died = process.death
             self.status = Status(State.RECONNECTING, died.code, str(died))
         self._note_death()
 

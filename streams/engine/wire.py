@@ -5,16 +5,23 @@ message may not block it: bytes are collected and a message comes out when it is
 """
 
 import json
+import re
 import struct
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .notices import Notice
 from .report import Counters, Picture, Report, State, Status, Video
+from .sizes import is_too_large, jpeg_size
 from .timeline import Timeline
 
 _LENGTHS = struct.Struct("!II")  # bytes of JSON, bytes of pictures
-MAX_MESSAGE_BYTES = 1 << 28  # a hundred frames of 2.5 MB
+MAX_HEAD_BYTES = 1 << 19  # a timeline of 200 kB, quoted, and a hundred frames of 150 bytes
+MAX_PICTURES_BYTES = 1 << 28  # of one message: a hundred frames of 2.5 MB
+MAX_PICTURE_BYTES = 1 << 23  # 8K at the usual quality has 4 to 8 MB
+MAX_PLACES = 1000
+MAX_TEXT_LENGTH = 500
+_NAME = re.compile(r"[a-z0-9_]{0,32}")
 MAX_WHOLE = 1 << 31  # what every database's integers hold
 MAX_REAL = 1e11  # seconds since 1970 that a datetime holds
 
@@ -45,16 +52,38 @@ class Changed:
 Message = Pull | Leave | Changed | Report
 
 
+def picture_bytes(count: int) -> int:
+    """How large each picture of so many may be, so that a report of them all is not too large."""
+    return min(MAX_PICTURE_BYTES, MAX_PICTURES_BYTES // count)
+
+
 def encode(message: Message) -> bytes:
-    head, blob = _outgoing(message)
+    return b"".join(parts(message))
+
+
+def parts(message: Message) -> list[bytes]:
+    """To be sent one after the other: a hundred pictures need not be held twice for it."""
+    head, pictures = _outgoing(message)
     data = json.dumps(head).encode()
-    return _LENGTHS.pack(len(data), len(blob)) + data + blob
+    return [_LENGTHS.pack(len(data), sum(map(len, pictures))) + data, *pictures]
+
+
+def check_pictures(report: Report) -> None:
+    """Whether its pictures may be kept, and opened by others: each a JPEG of the size that the report tells, of the
+    simplest kind, and not larger than a camera's may be. Raises BadMessage.
+    """
+    for picture in report.fresh:
+        size = jpeg_size(picture.jpeg)
+        if size != (picture.width, picture.height) or is_too_large(size):
+            raise BadMessage("a picture that is none")
 
 
 class Inbox:
     """Collects bytes as they come and gives the whole messages in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, pictures_bytes: int = MAX_PICTURES_BYTES) -> None:
+        """`pictures_bytes`: of one message, at most."""
+        self._pictures_bytes = pictures_bytes
         self._data = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
@@ -69,33 +98,35 @@ class Inbox:
         if len(self._data) < _LENGTHS.size:
             return None
         head_length, blob_length = _LENGTHS.unpack_from(self._data)
+        if head_length > MAX_HEAD_BYTES or blob_length > self._pictures_bytes:
+            raise BadMessage(f"a message of {head_length} and {blob_length} bytes")
         end = _LENGTHS.size + head_length + blob_length
-        if end > MAX_MESSAGE_BYTES:
-            raise BadMessage(f"a message of {end} bytes")
         if len(self._data) < end:
             return None
-        head = bytes(self._data[_LENGTHS.size : _LENGTHS.size + head_length])
-        blob = bytes(self._data[_LENGTHS.size + head_length : end])
+        with memoryview(self._data) as data:
+            message = _incoming(
+                bytes(data[_LENGTHS.size : _LENGTHS.size + head_length]), data[_LENGTHS.size + head_length : end]
+            )
         del self._data[:end]
-        return _incoming(head, blob)
+        return message
 
 
-def _outgoing(message: Message) -> tuple[dict[str, Any], bytes]:
+def _outgoing(message: Message) -> tuple[dict[str, Any], list[bytes]]:
     match message:
         case Pull(saved=saved):
-            return {"type": "pull", "saved": sorted(saved)}, b""
+            return {"type": "pull", "saved": sorted(saved)}, []
         case Leave(saved=saved):
-            return {"type": "leave", "saved": sorted(saved)}, b""
+            return {"type": "leave", "saved": sorted(saved)}, []
         case Changed():
-            return {"type": "changed"}, b""
+            return {"type": "changed"}, []
         case Report(fresh=fresh):
             head = asdict(message)
             for picture in head["fresh"]:
                 picture["jpeg"] = len(picture["jpeg"])
-            return {"type": "report", **head}, b"".join(picture.jpeg for picture in fresh)
+            return {"type": "report", **head}, [picture.jpeg for picture in fresh]
 
 
-def _incoming(data: bytes, blob: bytes) -> Message:
+def _incoming(data: bytes, blob: memoryview) -> Message:
     try:
         head = json.loads(data)
         match head.pop("type"):
@@ -113,15 +144,16 @@ def _incoming(data: bytes, blob: bytes) -> Message:
         raise BadMessage(f"not a message: {type(error).__name__}") from None
 
 
-def _report(head: dict[str, Any], blob: bytes) -> Report:
-    fresh = []
+def _report(head: dict[str, Any], blob: memoryview) -> Report:
+    if max(len(head["fresh"]), len(head["board"])) > MAX_PLACES:
+        raise BadMessage("more pictures than anybody asks for")
+    fresh, at = [], 0
     for fields in head["fresh"]:
-        length = _whole(fields["jpeg"])
-        if length > len(blob):
+        begin, at = at, at + _whole(fields["jpeg"])
+        if at > len(blob):
             raise BadMessage("a picture without its bytes")
-        fresh.append(_picture(fields, blob[:length]))
-        blob = blob[length:]
-    if blob:
+        fresh.append(_picture(fields, bytes(blob[begin:at])))
+    if at < len(blob):
         raise BadMessage("bytes without a picture")
     return Report(
         status=_status(head["status"]),
@@ -144,12 +176,12 @@ def _status(fields: dict[str, Any]) -> Status:
     video, next_at = fields["video"], fields["next_attempt_at"]
     return Status(
         state=State(fields["state"]),
-        error_code=str(fields["error_code"]),
-        error_text=str(fields["error_text"]),
+        error_code=_name(fields["error_code"]),
+        error_text=str(fields["error_text"])[:MAX_TEXT_LENGTH],
         attempt=_whole(fields["attempt"]),
         next_attempt_at=_moment_or_none(next_at),
         notices=tuple(map(Notice, fields["notices"])),
-        video=video and Video(str(video["codec"]), _whole(video["width"]), _whole(video["height"])),
+        video=video and Video(_name(video["codec"]), _whole(video["width"]), _whole(video["height"])),
     )
 
 
@@ -171,6 +203,13 @@ def _picture(fields: dict[str, Any], jpeg: bytes) -> Picture:
         height=_whole(fields["height"]),
         jpeg=jpeg,
     )
+
+
+def _name(value: Any) -> str:
+    """Of an error or a codec: it goes into the log as it is."""
+    if type(value) is not str or not _NAME.fullmatch(value):
+        raise BadMessage("a name that is none")
+    return value
 
 
 def _whole(value: Any) -> int:

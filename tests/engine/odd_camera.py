@@ -5,7 +5,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -25,8 +25,8 @@ class Request:
     connection: int
 
 
-Say = Callable[[Request], bytes | None]
-"""What to say to a request; None: close."""
+Say = Callable[[Request], bytes | Iterable[bytes] | None]
+"""What to say to a request, perhaps for ever; None: close."""
 
 
 def answer(request: Request, status: str = "200 OK", body: bytes = b"", **headers: str) -> bytes:
@@ -140,7 +140,8 @@ class OddCamera:
                     said = self.on.get(request.method, plain)(request)
                     if said is None:
                         break
-                    line.sendall(said)
+                    for part in [said] if isinstance(said, bytes) else said:
+                        line.sendall(part)
         with suppress(OSError):
             line.close()
         self.open_connections -= 1

@@ -29,6 +29,8 @@ class ScriptedFrame:
     pts: int
     shown: int
     is_corrupt: bool
+    width: int = 160
+    height: int = 120
 
 
 class ScriptedDecoder:

@@ -103,12 +103,20 @@ def test_a_frame_has_the_pictures_that_it_was_decoded_from() -> None:
 
 def test_too_many_sources_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [waiting(number) for number in range(1, 6)]
-    monkeypatch.setattr(chaining, "MAX_SOURCE_BYTES", sum(len(picture.packet.data) for picture in pictures[:3]))
+    monkeypatch.setattr(chaining, "MAX_SOURCE_BYTES", sum(picture.cost_bytes for picture in pictures[:3]))
     chain = Chain(ScriptedDecoder())
     fed(chain, *pictures[:3])
     assert len(chain.sources(pictures[2])) == 3
     fed(chain, *pictures[3:])
     assert chain.sources(pictures[2]) == chain.sources(pictures[4]) == ()
+
+
+def test_sources_of_no_bytes_are_not_kept_for_ever_either() -> None:
+    chain = Chain(ScriptedDecoder())
+    pictures = [waiting(number) for number in range(1, 2 + chaining.MAX_SOURCE_BYTES // 1024)]
+    fed(chain, *pictures)
+    assert sum(len(picture.packet.data) for picture in pictures) < chaining.MAX_SOURCE_BYTES / 10
+    assert chain.sources(pictures[-1]) == ()
 
 
 def test_what_is_awaited() -> None:

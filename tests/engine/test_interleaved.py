@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.engine import errors
-from streams.engine.interleaved import BASE_BYTES, ROOM_BYTES, Interleaved
+from streams.engine.errors import Refused
+from streams.engine.interleaved import BASE_BYTES, MAX_MESSAGES, MAX_REPORTS, ROOM_BYTES, Interleaved
 from streams.engine.rtsp_message import MAX_BODY_BYTES, MAX_HEAD_BYTES, MAX_HEAD_LINES
 
 RTP, RTCP = 4, 5
@@ -245,3 +246,40 @@ def test_a_description_without_a_length_is_taken_when_nothing_more_comes() -> No
     stream.finish()
     assert [message.body for message in stream.messages] == [b"v=0\r\nm=video"]
     assert not stream.is_endless
+
+
+def test_reports_that_nobody_reads_are_not_kept_for_ever() -> None:
+    """The last ones stay: the farewell is among them."""
+    stream = Interleaved()
+    stream.listen(0, 1)
+    count = 10 * MAX_REPORTS
+    flooded(stream, b"".join(b"$\1\0\2" + (number % 65_536).to_bytes(2) for number in range(count)))
+    assert len(stream.reports) <= 2 * MAX_REPORTS
+    assert stream.reports[-1] == ((count - 1) % 65_536).to_bytes(2)
+
+
+def test_messages_that_nobody_reads_are_not_either() -> None:
+    stream = Interleaved()
+    with pytest.raises(Refused):
+        flooded(stream, b"RTSP/1.0 200\n\n" * (MAX_MESSAGES + 1))
+    assert len(stream.messages) == MAX_MESSAGES
+
+
+def test_a_description_that_does_not_say_its_length_may_not_have_any() -> None:
+    stream = Interleaved()
+    head = b"RTSP/1.0 200 OK\r\nContent-Type: application/sdp\r\n\r\n"
+    flooded(stream, head + b"a" * MAX_BODY_BYTES)
+    assert stream.is_endless
+    with pytest.raises(Refused):
+        flooded(stream, b"a")
+
+
+def flooded(stream: Interleaved, data: bytes) -> None:
+    while data:
+        stream.rewind()
+        room = stream.room()
+        size = min(len(room), len(data))
+        room[:size] = data[:size]
+        stream.filled(size)
+        data = data[size:]
+        stream.take()

@@ -3,20 +3,26 @@
 import json
 import math
 import struct
+import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streams.engine.notices import Notice
 from streams.engine.report import Counters, Picture, Report, State, Status, Video
+from streams.engine.sheet import encode_jpeg
 from streams.engine.timeline import MAX_SCORE
 from streams.engine.wire import (
-    MAX_MESSAGE_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_PICTURES_BYTES,
+    MAX_PLACES,
     MAX_REAL,
+    MAX_TEXT_LENGTH,
     MAX_WHOLE,
     BadMessage,
     Changed,
@@ -24,11 +30,14 @@ from streams.engine.wire import (
     Leave,
     Message,
     Pull,
+    check_pictures,
     encode,
+    picture_bytes,
 )
 
 from .builders import a_picture, a_report, a_timeline
 
+NAMES = st.text("abcxyz_0129", max_size=20)
 NUMBERS = st.integers(0, MAX_WHOLE - 1)
 FLOATS = st.floats(-MAX_REAL, MAX_REAL, exclude_min=True, exclude_max=True)
 MOMENTS = st.floats(0.0, MAX_REAL, exclude_max=True)
@@ -37,11 +46,11 @@ PICTURES = st.builds(Picture, NUMBERS, FLOATS, MOMENTS, NUMBERS, NUMBERS, st.bin
 STATUSES = st.builds(
     Status,
     state=st.sampled_from(State),
-    error_code=st.text(max_size=20),
+    error_code=NAMES,
     error_text=st.text(max_size=40),
     attempt=NUMBERS,
     next_attempt_at=st.none() | MOMENTS,
-    video=st.none() | st.builds(Video, st.text(max_size=8), NUMBERS, NUMBERS),
+    video=st.none() | st.builds(Video, NAMES, NUMBERS, NUMBERS),
     notices=st.lists(st.sampled_from(Notice), unique=True).map(tuple),
 )
 REPORTS = st.builds(
@@ -142,14 +151,87 @@ def test_an_unknown_type_is_a_bad_message(kind: object) -> None:
 
 def test_a_length_beyond_measure_is_refused_before_its_bytes_come() -> None:
     with pytest.raises(BadMessage):
-        Inbox().feed(struct.pack("!II", MAX_MESSAGE_BYTES - 8, 1) + b"{")
-    Inbox().feed(struct.pack("!II", MAX_MESSAGE_BYTES - 8, 0) + b"{")
+        Inbox().feed(struct.pack("!II", MAX_HEAD_BYTES + 1, 0))
+    with pytest.raises(BadMessage):
+        Inbox().feed(struct.pack("!II", 1, MAX_PICTURES_BYTES + 1))
+    with pytest.raises(BadMessage):
+        Inbox(1000).feed(struct.pack("!II", 1, 1001))
+    assert Inbox(1000).feed(struct.pack("!II", MAX_HEAD_BYTES, 1000) + b"{") == []
+
+
+@pytest.mark.parametrize("count", [1, 9, 100])
+def test_a_full_board_of_the_largest_pictures_is_a_message(count: int) -> None:
+    inbox = Inbox(count * picture_bytes(count))
+    assert inbox.feed(struct.pack("!II", MAX_HEAD_BYTES, count * picture_bytes(count))) == []
+    assert picture_bytes(count) >= 2_500_000
+
+
+def test_more_pictures_than_anybody_asks_for_are_refused() -> None:
+    """Each of no bytes: they would cost more than a message may."""
+    report = a_report(*(a_picture(number, jpeg=b"") for number in range(MAX_PLACES + 1)))
+    with pytest.raises(BadMessage):
+        Inbox().feed(encode(report))
+
+
+def test_many_small_pictures_are_told_apart_in_no_time() -> None:
+    """Not by copying what is left of them for each: 200 MB a thousand times would keep the supervisor for minutes."""
+    report = a_report(*(a_picture(number, jpeg=bytes(200_000)) for number in range(1000)))
+    began_s = time.process_time()
+    assert len(Inbox().feed(encode(report))) == 1
+    assert time.process_time() - began_s < 10
+
+
+def test_a_text_is_cut_off_at_what_a_page_can_show() -> None:
+    status = replace(a_report().status, error_text="x" * 100_000)
+    [report] = Inbox().feed(encode(a_report(status=status)))
+    assert isinstance(report, Report)
+    assert len(report.status.error_text) == MAX_TEXT_LENGTH
+
+
+def a_jpeg(width: int = 160, height: int = 120) -> bytes:
+    return encode_jpeg(np.zeros((height, width, 3), np.uint8), 90)
+
+
+def renamed(jpeg: bytes, width: int, height: int) -> bytes:
+    """The same data under another size."""
+    at = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
+
+
+def test_pictures_of_ours_may_be_kept() -> None:
+    check_pictures(a_report(a_picture(jpeg=a_jpeg())))
+
+
+@pytest.mark.parametrize(
+    "jpeg",
+    [
+        b"",
+        b"a picture",
+        renamed(a_jpeg(), 161, 120),
+        a_jpeg()[:100],
+        a_jpeg().replace(b"\xff\xc0", b"\xff\xc2"),
+        a_jpeg()[:2] + a_jpeg()[a_jpeg().index(b"\xff\xc0") :][:19] + a_jpeg()[2:],
+    ],
+    ids=["empty", "none", "another size", "cut off", "progressive", "two sizes"],
+)
+def test_what_is_no_picture_of_ours_may_not(jpeg: bytes) -> None:
+    with pytest.raises(BadMessage):
+        check_pictures(a_report(a_picture(jpeg=jpeg)))
+
+
+def test_nor_one_that_is_larger_than_a_camera_may_send() -> None:
+    bomb = replace(a_picture(jpeg=renamed(a_jpeg(), 65_500, 65_500)), width=65_500, height=65_500)
+    with pytest.raises(BadMessage):
+        check_pictures(a_report(bomb))
 
 
 FORGED = [
     ("status", "state", "happy"),
     ("status", "state", None),
     ("status", "attempt", "1"),
+    ("status", "error_code", "stalled\nstream=other capturing"),
+    ("status", "error_code", "x" * 33),
+    ("status", "error_code", None),
     ("status", "attempt", 1.5),
     ("status", "next_attempt_at", "soon"),
     ("status", "next_attempt_at", math.nan),

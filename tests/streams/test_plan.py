@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.engine.backoff import HEALTHY_S
+from streams.engine.errors import OutOfMemory
 from streams.queries import Wanted
 from streams.supervisor import Plan, Running, _Restart, plan
 
@@ -126,3 +127,13 @@ def test_the_first_death_is_replaced_at_once_and_the_next_ones_later_and_later()
 
 def test_a_recorder_that_lived_for_a_minute_is_replaced_at_once_again() -> None:
     assert waits_of([5.0, 5.0, 5.0, HEALTHY_S, 5.0, HEALTHY_S - 0.1]) == [0, 1, 2, 0, 1, 2]
+
+
+def test_one_that_met_its_memory_limit_is_not_replaced_at_once() -> None:
+    """Not the first time either: its camera would take it there again."""
+    restart = _Restart()
+    waits = []
+    for _ in range(3):
+        restart.note_death(1000.0, 5.0, OutOfMemory.retry)
+        waits.append(restart.at_s - 1000.0)
+    assert 60.0 <= waits[0] < waits[1] < waits[2]

@@ -1,0 +1,70 @@
+"""What files a recorder may open: with Linux's Landlock (5.13) programs, libraries and the system's settings alone.
+
+The pictures, the database and its keys belong to the same user as the recorder. Whoever takes over the process that
+parses a camera's bytes finds them closed, can write nowhere, and can look into no other process. Descriptors that are
+open already stay so: the log, and the socket to the supervisor.
+"""
+
+import ctypes
+import os
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+# linux/landlock.h
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_ASK_VERSION = 1
+_PATH_BENEATH = 1
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+# All that is done to files, by the version that knows it: creating, writing, removing; moving; cutting off.
+_ACCESS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}
+_SCOPES = 0b11  # sockets without a name in the file system, and signals to others: from version 6 on
+_WITH_SCOPES = 6
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev", "/etc/resolv.conf", "/etc/hosts")
+
+
+def close_files() -> bool:
+    """For this thread and all that it starts, for good; whether this system can. Needs PR_SET_NO_NEW_PRIVS."""
+    if not sys.platform.startswith("linux"):
+        return False
+    version = _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
+    if version < 1:
+        return False
+    handled = _ACCESS[min(version, max(_ACCESS))]
+    attributes = struct.pack("QQQ", handled, 0, _SCOPES) if version >= _WITH_SCOPES else struct.pack("Q", handled)
+    rules = _call(_CREATE_RULESET, attributes, len(attributes), 0)
+    if rules < 0:
+        return False
+    try:
+        for path in readable():
+            _allow(rules, path)
+        return _call(_RESTRICT_SELF, rules, 0) == 0
+    finally:
+        os.close(rules)
+
+
+def readable() -> set[Path]:
+    """What is imported late, and what a name or a certificate is looked up in. Not the folder that all this lies in:
+    the database is in there by default."""
+    told = [os.environ.get("SSL_CERT_FILE", ""), *os.environ.get("SSL_CERT_DIR", "").split(os.pathsep)]
+    paths = {Path(path).resolve() for path in (*_SYSTEM, *filter(None, told), *sys.path, sys.prefix, sys.base_prefix)}
+    paths.add(_PACKAGE)
+    return {path for path in paths if path not in (_PACKAGE.parent, *_PACKAGE.parent.parents)}
+
+
+def _allow(rules: int, path: Path) -> None:
+    with suppress(OSError):
+        opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            rights = _READ_FILE | (_READ_DIR if path.is_dir() else 0)
+            _call(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", rights, opened), 0)
+        finally:
+            os.close(opened)
+
+
+def _call(number: int, *arguments: bytes | int | None) -> int:
+    """-1: it did not work."""
+    return int(ctypes.CDLL(None).syscall(ctypes.c_long(number), *arguments))
