@@ -6,33 +6,36 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, Storage
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Now
 from django_q.tasks import async_task
 
 from . import claims, queries, retention
-from .claims import Candidate, Claim, ClaimLost
-from .engine.address import MAX_NAME_LENGTH, Address, check_literal
-from .engine.errors import AddressRefused, CaptureError, RecorderDied, Unreachable
+from .claims import Claim, ClaimLost
+from .engine import composer
+from .engine.address import MASK, MAX_NAME_LENGTH, Address, check_literal
+from .engine.errors import CaptureError, InvalidURL, RecorderDied
 from .engine.notices import Notice
 from .engine.report import Picture, Report, State
 from .engine.report import Status as EngineStatus
-from .engine.resolver import resolve
-from .fields import Sealed
+from .fields import Sealed, is_newest, with_newest_key
 from .models import Capture, Ending, Frame, Host, Status, Stream, Timeline
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Meanwhile = Callable[[], object]
 
 _NAME_TRIES = 1000
+_MAKING_STREAMS = 0x6D616B696E67  # any number that nothing else in the database locks
 GIVE_UP_FILES_S = 600.0  # a storage that is away longer has lost the file
 _START_TRIES = 50  # each lost to another request that got further: far more than ask at once
 
@@ -59,6 +62,7 @@ class Wish:
     count: int
     transport: str
     name: str = ""
+    verify_certificate: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +73,35 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What shall be different of a stream; None stays as it is. An address brings its credentials, or none."""
+    """What shall be different of a stream; None stays as it is.
+
+    An address brings its credentials, or none. Without an address an empty `username` takes user name and password
+    away, and an empty `password` the password.
+    """
 
     address: Address | None = None
+    username: str | None = None
+    password: str | None = None
     interval_s: float | None = None
     count: int | None = None
     transport: str | None = None
     name: str | None = None
+    verify_certificate: bool | None = None
+
+    @property
+    def has_credentials(self) -> bool:
+        return not (self.username is None and self.password is None)
+
+    def applied(self, to: Wish) -> Wish:
+        """The wish with these settings and this name; not with these credentials."""
+        return replace(
+            to,
+            interval_s=to.interval_s if self.interval_s is None else self.interval_s,
+            count=self.count or to.count,
+            transport=self.transport or to.transport,
+            name=self.name or to.name,
+            verify_certificate=to.verify_certificate if self.verify_certificate is None else self.verify_certificate,
+        )
 
 
 # --- start and stop: wishes -----------------------------------------------------------------------
@@ -87,18 +113,22 @@ def start(wish: Wish) -> Started:
     Raises StartRefused when one is in progress with other settings or the name belongs to another address,
     AddressRefused for an address that is never connected to.
     """
-    check_literal(wish.address)
+    check_literal(wish.address, settings.CAPTURE_ALLOWED_NETWORKS)
     return _committed(lambda: _start(_stream_of(wish), wish))
 
 
-def start_again(stream: Stream) -> Started:
-    """Capture a known stream with the settings it has. Raises StartRefused and AddressRefused as `start`."""
+def start_again(stream: Stream, change: Change | None = None) -> Started:
+    """Capture a known stream with the settings it has, or others. Raises as `start`."""
+    change = change or Change()
     with transaction.atomic():  # what is changed at the same time is started with the change or not changed
         stream = _locked(stream)
-        if isinstance(stream.credentials, Sealed):
-            words = f"The password of {stream.name} cannot be read with the present keys: start it with its address."
-            raise StartRefused("process_name", "credentials_sealed", words)
-        return start(Wish(stream.address, stream.interval_s, stream.count, stream.transport, name=stream.name))
+        address = _recredited(stream, change)
+        if isinstance(stream.credentials, Sealed) and not change.has_credentials:
+            raise StartRefused("process_name", "credentials_sealed", _sealed_words(stream))
+        wish = Wish(
+            address, stream.interval_s, stream.count, stream.transport, stream.name, stream.verify_certificate
+        )
+        return start(change.applied(wish))
 
 
 def stop(stream: Stream) -> Capture | None:
@@ -137,6 +167,7 @@ def _start(stream: Stream, wish: Wish) -> Started:
         return Started(running, is_new=False)
     stream.credentials = wish.address.secret
     stream.interval_s, stream.count, stream.transport = wish.interval_s, wish.count, wish.transport
+    stream.verify_certificate = wish.verify_certificate
     stream.status, stream.status_at = Status.QUEUED, datetime.now(UTC)
     stream.error_code = stream.error_text = stream.notices = ""
     stream.attempt, stream.next_attempt_at = 0, None
@@ -154,10 +185,24 @@ def _stream_of(wish: Wish) -> Stream:
     url = wish.address.public
     stream = Stream.objects.select_for_update().filter(url=url).first()
     if stream is None:
+        _check_room()
         return Stream.objects.create(url=url, name=_free_name(wish))
     if wish.name and wish.name != stream.name:
         raise StartRefused("name", "name_taken", f"This address is the stream {stream.name} already.")
     return stream
+
+
+def _check_room() -> None:
+    """Exact however many ask at once: SQLite has one transaction that writes at a time, PostgreSQL is told to."""
+    limit = settings.CAPTURE_MAX_STREAMS
+    if not limit:
+        return
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_MAKING_STREAMS])
+    if Stream.objects.count() >= limit:
+        words = f"There are {limit} streams, which is the limit: delete one, or raise CAPTURE_MAX_STREAMS."
+        raise StartRefused("rtsp_url", "too_many_streams", words)
 
 
 def _free_name(wish: Wish) -> str:
@@ -179,14 +224,16 @@ def _check_same(running: Capture, wish: Wish) -> None:
     stream = running.stream
     if running.stop_requested_at:
         raise StartRefused("process_name", "stopping", f"{stream.name} is being stopped: start it again in a moment.")
-    asked = (wish.interval_s, wish.count, wish.transport, wish.address.secret)
-    if asked == (running.interval_s, running.count, running.transport, stream.credentials):
+    asked = (wish.interval_s, wish.count, wish.transport, wish.address.secret, wish.verify_certificate)
+    has = (running.interval_s, running.count, running.transport, stream.credentials, stream.verify_certificate)
+    if asked == has:
         return
     raise StartRefused(
         "process_name",
         "already_running",
         f"{stream.name} is already running with other settings (interval {running.interval_s:g} s, "
-        f"{running.count} frames, {running.transport}, its own credentials): stop it first.",
+        f"{running.count} frames, {running.transport}, its own credentials"
+        f"{'' if stream.verify_certificate else ', certificate not verified'}): stop it first.",
     )
 
 
@@ -196,7 +243,7 @@ def _check_same(running: Capture, wish: Wish) -> None:
 def create_stream(wish: Wish) -> Stream:
     """A stream that nobody captures yet. Raises Refused if the address or the name is another stream's, and
     AddressRefused."""
-    check_literal(wish.address)
+    check_literal(wish.address, settings.CAPTURE_ALLOWED_NETWORKS)
     return _committed(lambda: _create(wish))
 
 
@@ -204,8 +251,14 @@ def change_stream(stream: Stream, change: Change) -> Stream:
     """The stream as it is then. Raises Refused while it is captured, if the address or the name is another stream's
     or the stream is gone; and AddressRefused."""
     if change.address:
-        check_literal(change.address)
+        check_literal(change.address, settings.CAPTURE_ALLOWED_NETWORKS)
     return _committed(lambda: _change(_at_rest(stream), change))
+
+
+def check_credentials(stream: Stream, change: Change) -> None:
+    """Raises Refused if `change_stream` would because of these credentials, or of when they come."""
+    with transaction.atomic():
+        _recredited(_at_rest(stream), change)
 
 
 def delete_stream(stream: Stream) -> None:
@@ -222,6 +275,7 @@ def delete_stream(stream: Stream) -> None:
 
 def _create(wish: Wish) -> Stream:
     _check_address_free(wish.address)
+    _check_room()
     stream = Stream.objects.create(
         name=_free_name(wish),
         url=wish.address.public,
@@ -229,6 +283,7 @@ def _create(wish: Wish) -> Stream:
         interval_s=wish.interval_s,
         count=wish.count,
         transport=wish.transport,
+        verify_certificate=wish.verify_certificate,
     )
     log.info("stream=%s created", stream.name)
     return stream
@@ -238,6 +293,8 @@ def _change(stream: Stream, change: Change) -> Stream:
     if change.address:
         _check_address_free(change.address, stream)
         stream.url, stream.credentials = change.address.public, change.address.secret
+    elif change.has_credentials:
+        stream.credentials = _recredited(stream, change).secret
     if change.name and change.name != stream.name:
         if Stream.objects.filter(name=change.name).exists():
             raise _name_taken(change.name)
@@ -245,9 +302,35 @@ def _change(stream: Stream, change: Change) -> Stream:
     stream.interval_s = stream.interval_s if change.interval_s is None else change.interval_s
     stream.count = change.count or stream.count
     stream.transport = change.transport or stream.transport
-    stream.save(update_fields=["name", "url", "credentials", "interval_s", "count", "transport"])
+    if change.verify_certificate is not None:
+        stream.verify_certificate = change.verify_certificate
+    stream.save(
+        update_fields=["name", "url", "credentials", "interval_s", "count", "transport", "verify_certificate"]
+    )
     log.info("stream=%s changed", stream.name)
     return stream
+
+
+def _recredited(stream: Stream, change: Change) -> Address:
+    """The stream's address with the credentials as they shall be. Raises Refused if some that stay cannot be read."""
+    address = stream.address
+    if not change.has_credentials:
+        return address
+    is_whole = change.username is not None and change.password is not None and MASK not in stream.url
+    if isinstance(stream.credentials, Sealed) and not is_whole:
+        raise Refused("", "credentials_sealed", _sealed_words(stream))
+    username = address.username if change.username is None else change.username or None
+    password = address.password if change.password is None else change.password or None
+    if change.username == "" and change.password is None:
+        password = None
+    try:
+        return address.with_credentials(username, password)
+    except InvalidURL as error:
+        raise Refused("password", "invalid_password", str(error)) from None
+
+
+def _sealed_words(stream: Stream) -> str:
+    return f"The password of {stream.name} cannot be read with the present keys: give the address and it once more."
 
 
 def _locked(stream: Stream) -> Stream:
@@ -276,6 +359,52 @@ def _name_taken(name: str) -> StartRefused:
     return StartRefused("name", "name_taken", f"The name {name} belongs to another address.")
 
 
+# --- keys -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reencrypted:
+    """Streams by what became of their credentials. `newest`: nothing, they were so; `sealed`: no key opens them."""
+
+    done: int = 0
+    newest: int = 0
+    sealed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.done + self.newest + self.sealed
+
+    def __add__(self, other: "Reencrypted") -> "Reencrypted":
+        return Reencrypted(self.done + other.done, self.newest + other.newest, self.sealed + other.sealed)
+
+
+def reencrypt(batch: int = 200) -> Iterator[Reencrypted]:
+    """Bring all stored credentials to the newest of CREDENTIALS_KEYS; what became of each batch.
+
+    Beside running captures, and more than once at a time: a row is written only while it holds what was read.
+    """
+    last = 0
+    while rows := queries.sealed_credentials(after=last, limit=batch):
+        with transaction.atomic():
+            found = sum((_reencrypt(pk, token) for pk, token in rows), Reencrypted())
+        yield found
+        last = rows[-1][0]
+
+
+def _reencrypt(pk: int, token: Sealed | None) -> Reencrypted:
+    """Whoever wrote the row since it was read may have other keys: then it is read again."""
+    while token is not None:
+        if is_newest(token):
+            return Reencrypted(newest=1)
+        fresh = with_newest_key(token)
+        if fresh is None:
+            return Reencrypted(sealed=1)
+        if Stream.objects.filter(pk=pk, credentials=token).update(credentials=fresh):
+            return Reencrypted(done=1)
+        token = dict(queries.sealed_credentials(after=pk - 1, limit=1)).get(pk)
+    return Reencrypted()
+
+
 # --- jobs -----------------------------------------------------------------------------------------
 
 
@@ -290,29 +419,16 @@ def _nudge(job: str, capture_id: int) -> None:
 
 
 def place(capture_id: int, host_name: str) -> bool:
-    """Check the address and claim the capture for this host if it is alive, free and has a slot.
+    """Claim the capture for this host if it is alive, free and has a slot.
 
-    Not while older ones wait: the tick claims them first, and this one after them.
+    Not while older ones wait: the tick claims them first, and this one after them. The recorder looks the address up,
+    and refuses it: what is looked up here could be another one by then.
     """
     host = Host.objects.filter(claims.is_alive(), name=host_name).first()
     candidate = next(iter(queries.unclaimed().to_capture), None)
     if host is None or candidate is None or candidate.capture_id != capture_id:
         return False
-    try:
-        resolve(Stream.objects.get(captures=capture_id).address)
-    except AddressRefused as error:
-        refuse(candidate, error)
-        return False
-    except Unreachable:
-        pass  # the recorder tells, and tries again until the name resolves
     return bool(claims.claim(host, [candidate]))
-
-
-def refuse(candidate: Candidate, error: CaptureError) -> None:
-    """End a capture that nobody has begun and nobody shall."""
-    rows = Capture.objects.filter(pk=candidate.capture_id, epoch=candidate.epoch, stop_requested_at=None)
-    if rows.update(error_code=error.code, error_text=str(error), ending=Ending.FAILED, stop_requested_at=Now()):
-        finish(candidate.capture_id)
 
 
 # --- checkpoint, hand over, finish: what a recorder has -------------------------------------------
@@ -407,24 +523,24 @@ def note_death(claim: Claim, error: CaptureError | None = None) -> None:
         rows.update(status=Status.RECONNECTING, status_at=Now(), **fields)
 
 
-def fail(claim: Claim, error_code: str, error_text: str) -> None:
+def fail(claim: Claim, error_code: str, error_text: str, meanwhile: Meanwhile = bool) -> None:
     """End a capture that is never to be tried again; it keeps what it has. Raises ClaimLost."""
     rows = claim.rows().filter(stop_requested_at=None)
     fields = {"error_code": error_code, "error_text": error_text, "ending": Ending.FAILED}
     if not rows.update(**fields, stop_requested_at=Now(), claimed_by=None) and not claims.release(claim):
         raise ClaimLost
-    finish(claim.capture_id)
+    finish(claim.capture_id, meanwhile)
 
 
-def finish(capture_id: int) -> bool:
+def finish(capture_id: int, meanwhile: Meanwhile = bool) -> bool:
     """Make the grid of a stopped capture that no living host records, and close it; whether this call did.
 
-    Two that run at once make two grids and keep the later one.
+    Two that run at once make two grids and keep the later one. `meanwhile` is called twice a second while it is made.
     """
     capture = queries.capture_to_finish(capture_id)
     if capture is None or not _fence(capture):
         return False
-    _write_grid(capture)
+    _write_grid(capture, meanwhile)
     litter = _litter(capture)
     with transaction.atomic():
         rows = Capture.objects.filter(pk=capture_id, epoch=capture.epoch, finished_at=None)
@@ -574,10 +690,10 @@ def _fence(capture: Capture) -> bool:
     return bool(rows.update(epoch=capture.epoch, claimed_by=None))
 
 
-def _write_grid(capture: Capture) -> None:
+def _write_grid(capture: Capture, meanwhile: Meanwhile) -> None:
     """Sets `capture.grid`, not saved yet; it stays empty without frames."""
-    grid = _compose(capture)
-    if grid is None:
+    grid = _compose(capture, meanwhile)
+    if not grid:
         return
     capture.grid.name = f"grids/{capture.pk}/{secrets.token_hex(4)}.jpg"
     try:
@@ -591,22 +707,30 @@ def _write_grid(capture: Capture) -> None:
         raise
 
 
-def _compose(capture: Capture) -> bytes | None:
-    """The grid's JPEG; None without frames. A frame whose file is spoilt, or gone for long, is left out, and said.
+def _compose(capture: Capture, meanwhile: Meanwhile) -> bytes:
+    """The grid's JPEG; empty without frames. A frame whose file is spoilt, or gone for long, is left out, and said.
 
     Raises OSError for a file that may come back: a storage that is away for a moment must not cost the grid.
     """
-    from .engine import sheet  # OpenCV and NumPy: what neither a website nor a supervisor has a use for, but for this
-
-    pictures = []
+    names, jpegs = [], []
     for frame in queries.ranked_frames(capture):
         try:
-            pictures.append(sheet.fit(sheet.decode_jpeg(_read(frame.image))))
-        except (OSError, sheet.UnreadablePicture) as error:
-            if isinstance(error, OSError) and not (isinstance(error, FileNotFoundError) and _is_late(capture)):
+            jpegs.append(_read(frame.image))
+            names.append(frame.image.name)
+        except OSError as error:
+            if not (isinstance(error, FileNotFoundError) and _is_late(capture)):
                 raise
             log.error("capture=%s file=%s unreadable error=%s", capture.pk, frame.image.name, error)
-    return sheet.compose(pictures, sheet.grid_columns(capture.count)) if pictures else None
+    if not jpegs:
+        return b""
+    try:
+        composed = composer.compose(jpegs, capture.count, meanwhile)
+    except composer.ComposerDied as error:
+        log.error("capture=%s finished without a grid error=%s", capture.pk, error)
+        return b""
+    for index in composed.unreadable:
+        log.error("capture=%s file=%s unreadable error=no picture", capture.pk, names[index])
+    return composed.grid
 
 
 def _litter(capture: Capture) -> list[str]:

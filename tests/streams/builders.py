@@ -1,12 +1,13 @@
 """What the tests begin with: each builder has defaults for whatever a test does not care about."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from unittest.mock import patch
 
 import numpy as np
 from django.db import connection
@@ -17,7 +18,7 @@ from django_q.models import OrmQ
 
 from streams import claims, queries, services
 from streams.claims import Candidate, Claim
-from streams.engine import sheet
+from streams.engine import composer, sheet
 from streams.engine.address import parse
 from streams.engine.report import Counters, Picture, Report, State, Status
 from streams.models import Capture, Host, Stream
@@ -96,8 +97,15 @@ def make_finished(url: str = URL, *, frames: int = 9, count: int = 9, name: str 
     capture = make_capture(url, count=count, name=name)
     record(capture, frames=frames)
     services.stop(capture.stream)
-    assert services.finish(capture.pk)
+    with patch.object(composer, "compose", compose_here):
+        assert services.finish(capture.pk)
     return Capture.objects.select_related("stream").get(pk=capture.pk)
+
+
+def compose_here(jpegs: Sequence[bytes], count: int, meanwhile: object = None) -> composer.Composed:
+    """The grid, without a process of its own: 0.2 s less for whoever only needs one to be there."""
+    pictures = [sheet.fit(sheet.decode_jpeg(jpeg)) for jpeg in jpegs]
+    return composer.Composed(sheet.compose(pictures, sheet.grid_columns(count)))
 
 
 def record(capture: Capture, *, frames: int = 9) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import select
 import signal
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from cryptography.fernet import Fernet
 from django.core.files.storage import FileSystemStorage
 from django.db import connection
@@ -25,6 +27,7 @@ from streams import claims, queries, services, supervisor
 from streams.claims import CLAIM_S
 from streams.cluster import Cluster
 from streams.engine import sheet
+from streams.engine.address import parse_networks
 from streams.engine.errors import Retry
 from streams.engine.notices import Notice
 from streams.engine.report import Report
@@ -32,6 +35,7 @@ from streams.models import Capture, Frame, Host, Stream
 from streams.supervisor import Supervisor
 from tests.camera.clip import Scene
 from tests.camera.server import ScriptedCamera
+from tests.camera.tls import TLSFront
 from tests.streams.builders import (
     API,
     SECRET,
@@ -250,10 +254,37 @@ def test_a_camera_that_refuses_is_told_and_tried_again(camera: ScriptedCamera, n
     assert stream.next_attempt_at is not None
 
 
+def test_the_host_that_captures_says_which_networks_it_connects_to(
+    camera: ScriptedCamera, north: Supervisor, settings: Settings
+) -> None:
+    """The one that took the wish may have had other settings; what is refused now may be allowed later."""
+    before = camera.connections
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    settings.CAPTURE_ALLOWED_NETWORKS = parse_networks("10.0.0.0/8, ::1")
+    run(north, lambda: status() == "reconnecting")
+    assert Stream.objects.get().error_code == "address_refused"
+    assert "CAPTURE_ALLOWED_NETWORKS" in Stream.objects.get().error_text
+    assert Capture.objects.get().finished_at is None
+    assert camera.connections == before
+
+
+def test_a_certificate_is_verified_unless_the_stream_says_not_to(camera: ScriptedCamera, north: Supervisor) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    with TLSFront(camera.port, tls) as front:
+        make_capture(f"rtsps://127.0.0.1:{front.port}/demo", interval_s=INTERVAL_S)
+        make_capture(f"rtsps://localhost:{front.port}/demo", name="any", interval_s=INTERVAL_S)
+        Stream.objects.filter(name="any").update(verify_certificate=False)
+        run(north, lambda: set(Stream.objects.values_list("name", "status")) == {
+            ("demo", "reconnecting"), ("any", "capturing"),
+        })  # fmt: skip
+    assert Stream.objects.get(name="demo").error_code == "certificate_refused"
+
+
 def test_an_address_that_must_not_be_connected_to_fails(north: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claimed by a tick, so that no job has looked at the address before."""
     monkeypatch.setattr(supervisor, "PULL_S", 1.5)  # a recorder looks at itself once it was left alone for a second
-    capture = make_capture("rtsp://2852039166/latest")  # 169.254.169.254 as a number
+    capture = make_capture()
+    Stream.objects.update(url="rtsp://169.254.169.254/latest")  # as no door lets it in
     run(north, lambda: Capture.objects.get().is_finished)
     capture.refresh_from_db()
     assert (capture.ending, capture.error_code, status()) == ("failed", "address_refused", "failed")
@@ -807,7 +838,8 @@ def test_a_capture_that_fails_while_its_grid_cannot_be_written_does_not_end_the_
     camera: ScriptedCamera, north: Supervisor, refusing: Refusing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its address is refused from now on, it has frames, and another host had it before."""
-    capture = make_capture("rtsp://2852039166/latest")  # 169.254.169.254 as a number
+    capture = make_capture()
+    Stream.objects.update(url="rtsp://169.254.169.254/latest")
     claim = make_claim(capture, claims.register("south", 1))
     services.checkpoint(claim, services.Totals(), make_report(make_picture(1)))
     claims.release(claim)
@@ -897,9 +929,9 @@ def test_hosts_let_each_other_make_a_grid_that_takes_long(hosts: int, monkeypatc
     services.stop(capture.stream)
     compose = services._compose
 
-    def slowly(one: Capture) -> bytes | None:
+    def slowly(one: Capture, meanwhile: services.Meanwhile) -> bytes:
         time.sleep(0.8)
-        return compose(one)
+        return compose(one, meanwhile)
 
     monkeypatch.setattr(services, "_compose", slowly)
     those = iter([claims.register(f"host-{n}", 1) for n in range(hosts)])
@@ -918,7 +950,7 @@ def test_a_host_lives_while_it_makes_grids(north: Supervisor, monkeypatch: pytes
     finished: list[int] = []
     monkeypatch.setattr(claims, "HEARTBEAT_S", 0.0)
     monkeypatch.setattr(claims, "heartbeat", lambda *_: beats.append(len(finished)))
-    monkeypatch.setattr(services, "finish", finished.append)
+    monkeypatch.setattr(services, "finish", lambda capture_id, _: finished.append(capture_id))
     run(north, lambda: len(finished) >= 4)
     assert set(range(4)) <= set(beats)
 

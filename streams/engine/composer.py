@@ -1,0 +1,131 @@
+"""The grid picture, made in a process of its own: a picture that crashes what decodes it takes nobody with it.
+
+Whoever wants a grid loads no OpenCV for it: `compose` starts this file, hands it the JPEGs and reads the grid.
+"""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# A hundred pictures of 1080p take 4 s of a core, a start 0.2 s; a job has 60 s in all.
+START_S, EACH_S = 15.0, 0.3
+# Looking for the one that does harm: for each, and until when of all.
+ALONE_S, UNTIL_S = 5.0, 45.0
+WAIT_S = 0.5
+CPU_S = 60  # where nobody is left who would end it
+# The grid of a hundred pictures takes 120 MB, one picture of 36 million pixels the same.
+MEMORY_BYTES = 1 << 30
+_ROOT = str(Path(__file__).resolve().parents[2])
+_LENGTH = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    grid: bytes
+    """JPEG; empty where no picture can be read."""
+    unreadable: tuple[int, ...] = ()
+    """Indices of those that are left out."""
+
+
+class ComposerDied(Exception):
+    """The process that makes a grid crashed, met its limits or took too long."""
+
+
+def compose(jpegs: Sequence[bytes], count: int, meanwhile: Callable[[], object] = bool) -> Composed:
+    """The grid of these, in their order, in the form of one for `count`. One that takes the process down is left out.
+
+    `meanwhile` is called twice a second. Raises ComposerDied if it is not one of them alone that does so, or all.
+    """
+    began_s = time.monotonic()
+    try:
+        return _made(jpegs, count, START_S + EACH_S * len(jpegs), meanwhile)
+    except ComposerDied:
+        good = [i for i, jpeg in enumerate(jpegs) if _can_be_made(jpeg, began_s + UNTIL_S, meanwhile)]
+        if len(good) in (0, len(jpegs)):
+            raise
+    made = _made([jpegs[index] for index in good], count, START_S + EACH_S * len(good), meanwhile)
+    left_out = set(range(len(jpegs))) - set(good) | {good[index] for index in made.unreadable}
+    return Composed(made.grid, tuple(sorted(left_out)))
+
+
+def _can_be_made(jpeg: bytes, until_s: float, meanwhile: Callable[[], object]) -> bool:
+    if time.monotonic() > until_s:
+        return False
+    try:
+        _made([jpeg], 1, ALONE_S, meanwhile)
+    except ComposerDied:
+        return False
+    return True
+
+
+def _made(jpegs: Sequence[bytes], count: int, limit_s: float, meanwhile: Callable[[], object]) -> Composed:
+    # -P: not from the working directory, where anything may lie.
+    command = [sys.executable, "-P", "-m", __name__, str(count)]
+    environment = {"PYTHONPATH": _ROOT, "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
+    given = b"".join(_LENGTH.pack(len(jpeg)) + jpeg for jpeg in jpegs)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        try:
+            answer = _answer(process, given, time.monotonic() + limit_s, meanwhile)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise ComposerDied(f"the process that makes grids ended with {process.returncode}")
+    try:
+        head, _, grid = answer.partition(b"\n")
+        return Composed(grid, tuple(json.loads(head)))
+    except ValueError:
+        raise ComposerDied("the process that makes grids gave none") from None
+
+
+def _answer(
+    process: "subprocess.Popen[bytes]", given: bytes, until_s: float, meanwhile: Callable[[], object]
+) -> bytes:
+    left: bytes | None = given
+    while True:
+        try:
+            return process.communicate(left, WAIT_S)[0]
+        except subprocess.TimeoutExpired:
+            left = None  # it holds what it was given
+            meanwhile()
+        if time.monotonic() > until_s:
+            raise ComposerDied("the process that makes grids took too long")
+
+
+def _main(count: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from . import sheet
+
+    pictures, unreadable = [], []
+    for index, jpeg in enumerate(_split(sys.stdin.buffer.read())):
+        try:
+            pictures.append(sheet.fit(sheet.decode_jpeg(jpeg)))
+        except sheet.UnreadablePicture:
+            unreadable.append(index)
+    grid = sheet.compose(pictures, sheet.grid_columns(count)) if pictures else b""
+    sys.stdout.buffer.write(json.dumps(unreadable).encode() + b"\n" + grid)
+    sys.stdout.buffer.flush()
+    os._exit(0)
+
+
+def _split(data: bytes) -> list[bytes]:
+    jpegs, at = [], 0
+    while at < len(data):
+        begin = at + _LENGTH.size
+        at = begin + _LENGTH.unpack_from(data, at)[0]
+        jpegs.append(data[begin:at])
+    return jpegs
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]))

@@ -1,0 +1,102 @@
+"""The grid's own process: what crashes it costs one picture at most, and never whoever asked."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streams.engine import composer
+from streams.engine.sheet import GAP_PX, compose, decode_jpeg, encode_jpeg, grid_columns
+
+# Put before ours: a process of the composer that meets a picture with this mark in its bytes does what it says.
+SABOTAGE = """\
+import os, signal, time
+import streams.engine.sheet as sheet
+decode = sheet.decode_jpeg
+def decode_jpeg(data):
+    if b"crash" in data:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if b"swell" in data:
+        bytearray(2 << 30)
+    if b"stall" in data:
+        time.sleep(600)
+    return decode(data)
+sheet.decode_jpeg = decode_jpeg
+"""
+
+
+def jpeg(level: int, mark: bytes = b"") -> bytes:
+    data = encode_jpeg(np.full((48, 64, 3), level, np.uint8), 90)
+    return data[:-2] + mark + data[-2:]
+
+
+@pytest.fixture
+def sabotaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV has no picture at hand that crashes it; this stands for one."""
+    python = tmp_path / "python"
+    (tmp_path / "sabotage.py").write_text(SABOTAGE)
+    start = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import sabotage, runpy; "
+    start += "sys.argv[:] = [sys.argv[2], *sys.argv[3:]]; runpy.run_module(sys.argv[0], run_name='__main__')"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{start}" "$2" "$3" "$4"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+
+def test_it_is_the_grid_that_the_sheet_makes() -> None:
+    jpegs = [jpeg(60 + 20 * index) for index in range(9)]
+    assert composer.compose(jpegs, 9) == composer.Composed(
+        compose([decode_jpeg(data) for data in jpegs], grid_columns(9))
+    )
+
+
+def test_the_form_is_that_of_all_that_were_asked_for() -> None:
+    grid = decode_jpeg(composer.compose([jpeg(90), jpeg(120), jpeg(150)], 9).grid)
+    assert grid.shape[:2] == (48 + 2 * GAP_PX, 3 * 64 + 4 * GAP_PX)
+
+
+def test_what_is_no_picture_is_left_out_and_named() -> None:
+    made = composer.compose([jpeg(90), b"no picture", jpeg(120), b""], 4)
+    assert made == composer.Composed(composer.compose([jpeg(90), jpeg(120)], 4).grid, (1, 3))
+    assert composer.compose([b"no picture"], 4) == composer.Composed(b"", (0,))
+
+
+@pytest.mark.usefixtures("sabotaged")
+@pytest.mark.parametrize("mark", [b"crash", b"swell"])
+def test_a_picture_that_takes_the_process_down_is_left_out(mark: bytes) -> None:
+    jpegs = [jpeg(90), jpeg(120, mark), b"no picture", jpeg(150)]
+    made = composer.compose(jpegs, 4)
+    assert made.unreadable == (1, 2)
+    assert made.grid == compose([decode_jpeg(jpegs[0]), decode_jpeg(jpegs[3])], grid_columns(4))
+
+
+@pytest.mark.usefixtures("sabotaged")
+def test_pictures_that_all_do_so_give_no_grid() -> None:
+    with pytest.raises(composer.ComposerDied, match=f"ended with -{int(signal.SIGSEGV)}"):
+        composer.compose([jpeg(90, b"crash"), jpeg(120, b"crash")], 4)
+
+
+@pytest.mark.usefixtures("sabotaged")
+def test_one_that_takes_too_long_gives_no_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for it may live meanwhile: a supervisor says that it does."""
+    said: list[None] = []
+    for name, limit_s in (("START_S", 1.0), ("ALONE_S", 1.0)):
+        monkeypatch.setattr(composer, name, limit_s)
+    with pytest.raises(composer.ComposerDied, match="too long"):
+        composer.compose([jpeg(90, b"stall")], 4, lambda: said.append(None))
+    assert len(said) >= 2
+
+
+def test_nothing_of_ours_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nenv > '{tmp_path}/environment'\necho '[]'\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("SECRET_KEY", "s3cr3t-w0rd")
+    assert composer.compose([jpeg(90)], 1).grid == b""
+    held = (tmp_path / "environment").read_text()
+    assert "PYTHONPATH" in held
+    assert "s3cr3t-w0rd" not in held
+    assert os.environ["SECRET_KEY"] == "s3cr3t-w0rd"
