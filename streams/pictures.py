@@ -5,6 +5,8 @@ from io import BytesIO
 from django.db.models.fields.files import FieldFile
 from PIL import Image
 
+from .engine.sizes import is_too_large
+
 # Cards and lists show them 240 px wide at most, screens with two pixels for one.
 SMALL_WIDTH_PX = 480
 SMALL_QUALITY = 80
@@ -36,6 +38,8 @@ def small(jpeg: bytes) -> bytes:
     """
     try:
         with Image.open(BytesIO(jpeg), formats=["JPEG"]) as picture:
+            if is_too_large(picture.size):
+                raise NoPicture
             if picture.width <= SMALL_WIDTH_PX:
                 return jpeg
             size = (SMALL_WIDTH_PX, max(1, round(picture.height * SMALL_WIDTH_PX / picture.width)))

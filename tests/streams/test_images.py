@@ -480,3 +480,12 @@ def test_a_stream_that_was_never_stopped_by_hand_tells_why_it_ended(client: Clie
     _, facts = get_zip(client, capture)
     assert (facts["ending"], facts["error"]["code"]) == ("failed", "address_refused")
     assert cv2.imdecode(np.frombuffer(get_zip(client, capture)[0].read("grid.jpg"), np.uint8), 1) is not None
+
+
+def test_a_picture_that_is_a_bomb_is_not_made_small() -> None:
+    """One of 8000 x 8000 that says so in a kilobyte: nothing is decoded of it."""
+    jpeg = sheet.encode_jpeg(np.zeros((480, 640, 3), np.uint8), 90)
+    at = jpeg.index(b"\xff\xc0") + 5
+    pictures.small(jpeg)
+    with pytest.raises(pictures.NoPicture):
+        pictures.small(jpeg[:at] + struct.pack(">HH", 8000, 8000) + jpeg[at + 4 :])
