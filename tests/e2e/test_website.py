@@ -1,10 +1,12 @@
 """The website as serve.sh runs it, asked by clients that are slow, greedy, broken or hostile, byte by byte."""
 
 import re
-import signal
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -14,10 +16,10 @@ from django.conf import settings as django_settings
 
 from rtspsite import worker
 from tests.e2e.prepared import prepare_sqlite
-from tests.e2e.service import ROOT, Service, wait_for
+from tests.e2e.service import ROOT, Service, free_port, wait_for
 from tests.streams.test_headers import faults
 
-THREADS = 16
+THREADS, CONNECTIONS = 16, 800  # as serve.sh has them
 FORM = "Content-Type: application/x-www-form-urlencoded\r\n"
 SAFE = "\r\nX-Content-Type-Options: nosniff\r\n"
 
@@ -52,6 +54,12 @@ def head(path: str = "/livez", *lines: str, method: str = "GET") -> str:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *lines, ""])
 
 
+def send_by_bytes(client: socket.socket, text: str) -> None:
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for letter in text:
+        client.sendall(letter.encode())
+
+
 def answer(client: socket.socket) -> str:
     """All that comes until the website closes."""
     said = b""
@@ -74,6 +82,8 @@ SLOW = {
     "half a body": head("/start", FORM + "Content-Length: 60000\r\n\r\n", method="POST") + "rtsp",
     "endless chunks": head("/start", FORM + "Transfer-Encoding: chunked\r\n\r\n5\r\n", method="POST"),
     "ten gigabytes": head("/start", FORM + "Content-Length: 10000000000\r\n\r\n", method="POST"),
+    "a length with zeros": head("/start", FORM + f"Content-Length: {'0' * 20}60000\r\n\r\n", method="POST") + "rtsp",
+    "a head without an end": head("/", *[f"X-{n}: {'a' * 8000}" for n in range(5)]),
     "half of a second head": head("/livez", "") + head("/", "X-Slow: "),
     "one that stays": head("/livez", "Connection: close\r\n"),
 }
@@ -111,16 +121,58 @@ def test_a_request_that_comes_in_pieces_is_answered(website: Service) -> None:
     """Also one that comes byte by byte, two that come at once, and one of the largest size that is taken."""
     whole = head("/livez", "Connection: close\r\n")
     with opened(website) as client:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for letter in whole:
-            client.sendall(letter.encode())
+        send_by_bytes(client, whole)
         assert answer(client).endswith("\r\n\r\nok\n")
     assert asked(website, head("/livez", "") + whole).count("\r\n\r\nok\n") == 2
+    zeros = head("/stop", f"{FORM}Connection: close\r\nContent-Length: {'0' * 20}14\r\n", method="POST")
+    with opened(website) as client:
+        send_by_bytes(client, zeros + "process_name=a")
+        assert answer(client).startswith("HTTP/1.1 404 ")
     largest = "process_name=" + "x" * (worker.BODY_BYTES - 13)
     lines = f"{FORM}Content-Length: {len(largest)}\r\nConnection: close\r\n"
     with opened(website, head("/stop", lines, method="POST") + largest[:10]) as client:
         client.sendall(largest[10:].encode())
         assert answer(client).startswith("HTTP/1.1 404 ")
+
+
+def test_who_asks_before_sending_a_body_is_told(website: Service) -> None:
+    """Once; who asks with one that is too large is told that instead."""
+    expects = FORM + "Expect: 100-continue\r\nConnection: close\r\nContent-Length: "
+    with opened(website, head("/stop", f"{expects}14\r\n", method="POST")) as client:
+        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        send_by_bytes(client, "process_name=a")
+        assert answer(client).startswith("HTTP/1.1 404 ")
+    assert asked(website, head("/stop", f"{expects}70000\r\n", method="POST")).startswith("HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("sent", [head("/liv"), head("/stop", FORM + "Content-Length: 99\r\n", method="POST") + "a"])
+def test_half_a_request_is_not_taken_for_one(website: Service, sent: str) -> None:
+    """A client that was cut off has not said whose name begins like that."""
+    with opened(website, sent) as client:
+        client.shutdown(socket.SHUT_WR)
+        said = answer(client)
+    assert said.startswith("HTTP/1.1 400 Bad Request\r\n")
+    assert SAFE in said
+
+
+def test_who_takes_an_answer_slowly_gets_all_of_it() -> None:
+    """Though the kernel has room for more only after longer than the time within which something has to be taken."""
+    size = 60 * worker.ANSWER_BYTES
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client, ThreadPoolExecutor(1) as pool:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, worker.ANSWER_BYTES)
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        with server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size // 3)  # the kernel takes twice as much
+            server.settimeout(0.5)
+            sending = pool.submit(worker._send, server, b"x" * size)
+            taken = 0
+            while taken < size and not (sending.done() and sending.exception()):
+                taken += len(client.recv(worker.ANSWER_BYTES))
+                time.sleep(0.05)
+            sending.result(30)
+            with pytest.raises(TimeoutError):
+                worker._send(server, b"x" * 10 * size)
 
 
 # --- what is too much, or broken ------------------------------------------------------------------
@@ -133,9 +185,10 @@ def test_what_is_too_large_is_refused_without_reading_it(website: Service) -> No
     assert "The body is too large" in form
     line = asked(website, f"GET /{'a' * 5000} HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert line.startswith("HTTP/1.1 414 ")
-    for fields in ("X-A: b\r\n" * 100, f"X-A: {'b' * 9000}\r\n"):
+    long = "".join(f"X-{n}: {'a' * 8000}\r\n" for n in range(5))
+    for fields in ("X-A: b\r\n" * 100, f"X-A: {'b' * 9000}\r\n", long, long + "X-Slow: "):
         assert asked(website, head("/livez", fields)).startswith("HTTP/1.1 431 ")
-    endless = asked(website, head("/livez", f"X-A: {'b' * 2 * worker.REQUEST_BYTES}"))
+    endless = asked(website, head("/livez", f"X-A: {'b' * 200_000}"))
     assert endless[:12] in ("HTTP/1.1 431", ""), "the client was still sending"
 
 
@@ -171,6 +224,74 @@ def test_what_a_proxy_could_read_in_another_way_is_refused(website: Service, lin
     assert SAFE in said
     assert "frame-ancestors 'none'" in said
     assert "xchunked" not in said
+
+
+CODINGS = [f"Content-Length: {worker.BODY_BYTES + 1}", "Transfer-Encoding: chunked"]
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_body_that_is_not_read_is_no_second_request(website: Service, coding: str) -> None:
+    """However it is sent: what a client behind a proxy puts into one would be answered as somebody else's."""
+    with opened(website, head("/start", f"{FORM}{coding}\r\n", method="POST")) as client:
+        said = client.recv(12)
+        with suppress(OSError):
+            client.sendall(head("/livez", "").encode())
+        said += answer(client).encode()
+    assert said.startswith(b"HTTP/1.1 400")
+    assert b"\r\nConnection: close\r\n" in said
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
+READER = """
+from gunicorn import util
+from rtspsite import worker
+
+worker.REQUEST_WITHIN_S = 100
+
+def application(environ, start):
+    environ["wsgi.input"].read()
+    start("200 OK", [])
+    return [util.write.__module__.encode()]
+"""
+
+
+def test_a_thread_waits_for_nothing_whatever_the_application_reads(tmp_path: Path) -> None:
+    """Django reads no body that is too long, or in chunks. A stop does not wait for the rest of a request, either."""
+    (tmp_path / "reader.py").write_text(READER)
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "reader", "--chdir", str(tmp_path), "--bind", f"127.0.0.1:{port}"]
+    options = ["--worker-class", "rtspsite.worker.Worker", "--threads", "1", "--graceful-timeout", "60"]
+    options += ["--no-control-socket", "--log-file", str(tmp_path / "log")]
+    with subprocess.Popen([*command, *options], cwd=ROOT) as served:
+        try:
+            wait_for(lambda: is_open(port), "somebody listens")
+            with ExitStack() as stack:
+                for lines in (*(f"{coding}\r\n" for coding in CODINGS), "X-Slow: "):
+                    client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                    client.sendall(head("/", lines, method="POST").encode())
+                page = requests.get(f"http://127.0.0.1:{port}", timeout=15)
+                assert page.text == "rtspsite.worker", "it sends what slow clients take"
+                served.terminate()
+                assert served.wait(30) == 0
+        finally:
+            served.kill()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_idle_clients_make_room_for_who_is_sending(website: Service) -> None:
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS - THREADS):
+            client = stack.enter_context(opened(website, head("/livez", "")))
+            client.recv(4096)
+        senders = [stack.enter_context(opened(website, head("/livez"))) for _ in range(THREADS)]
+        assert is_answered(website, 30)
+        for sender in senders:
+            sender.sendall(b"Connection: close\r\n\r\n")
+            assert answer(sender).endswith("\r\n\r\nok\n")
 
 
 # --- what it says of itself -----------------------------------------------------------------------
@@ -219,12 +340,3 @@ def test_nobody_is_believed_to_be_a_proxy(website: Service) -> None:
 
 def test_the_limits_of_both_are_the_same() -> None:
     assert worker.BODY_BYTES == django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-
-
-def test_a_stop_does_not_wait_for_those_who_say_nothing(tmp_path: Path) -> None:
-    prepare_sqlite(tmp_path / "data" / "db.sqlite3")
-    service = Service(tmp_path, (("bash", str(ROOT / "scripts/serve.sh"), "web"),), {"PYTHON": sys.executable})
-    service.start(until="/livez")
-    with opened(service, head("/", "X-Slow: ")), opened(service):
-        assert service.stop(signal.SIGTERM) == [0], service.log
-    assert "still there" not in service.log
