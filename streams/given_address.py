@@ -90,12 +90,18 @@ def shown(text: str) -> str:
 def conceal(arguments: Sequence[str]) -> None:
     """Write over credentials in what the system shows as this process's arguments (Linux)."""
     for before, argument in zip(("", *arguments), arguments, strict=False):
-        public = MASK if before == _USER_OPTION else shown(argument)
-        if argument.startswith(f"{_USER_OPTION}="):
-            public = f"{_USER_OPTION}={MASK}"
+        public = MASK if _is_user_option(before) else shown(argument)
+        option, equals, _ = argument.partition("=")
+        if equals and _is_user_option(option):
+            public = f"{option}={MASK}"
         if public != argument:
             with suppress(OSError, ValueError):
                 _write_over(os.fsencode(argument), os.fsencode(public))
+
+
+def _is_user_option(text: str) -> bool:
+    """Or an abbreviation, which argparse takes, too."""
+    return text.startswith("--u") and _USER_OPTION.startswith(text)
 
 
 def _write_over(secret: bytes, public: bytes) -> None:

@@ -51,10 +51,20 @@ _LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
 _NAT64_PLACES = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
 _MAPPED = IPv6Network("::ffff:0:0/96")
 # Keys under which cameras and relays take credentials in the query, and words that others of them hold.
-SECRET_KEYS = frozenset({"key", "sig", "user", "username", "usr"})
-SECRET_WORDS = ("auth", "pas", "psw", "pwd", "secret", "token")
+_API_KEYS = {"access_key", "accesskey", "api-key", "api_key", "apikey", "key"}
+SECRET_KEYS = frozenset({*_API_KEYS, "jwt", "login", "sig", "signature", "user", "username", "usr"})
+SECRET_WORDS = ("auth", "cred", "pas", "psw", "pwd", "secret", "token")
+# A value that holds one of another key, or another address with user information: relays take the camera's so.
+_INNER_KEY = re.compile(r"[?&;,]\s*([\w.-]+)=")
+_INNER_USERINFO = re.compile(r"://.*@", re.DOTALL)
 # Recorders of the XMEye kind take them in the path: /user=admin_password=..._channel=1_stream=0.sdp
-_PATH_SECRET = re.compile(r"((?:passwd|password|pass|pwd|psw)=)([^/_&;]*)", re.IGNORECASE)
+# What is masked already is one as well: so many are there as there are masks.
+_PATH_SECRET = re.compile(
+    r"(?:auth|passwd|password|pass|pwd|psw|secret|token)(?:=|%3d)(?P<value>(?:[^/_&;%]|_(?![a-z]+(?:=|%3d))|%(?!26|3b))*)"
+    r"|(?<![a-z])[a-z]++(?::|%3a)(?:/|%2f){2}(?P<userinfo>.*)(?=@|%40)"
+    rf"|(?P<masked>{re.escape(MASK)})",
+    re.IGNORECASE,
+)
 
 _SCHEME = re.compile(r"(rtsps?)://(.*)", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s@:/?#\[\]%\\]+)(?::(?P<port>[0-9]{0,5}))?")
@@ -84,14 +94,14 @@ class Address:
     @property
     def public(self) -> str:
         """The URL without any credential: what is stored in clear, shown and logged."""
-        path = _PATH_SECRET.sub(rf"\g<1>{MASK}", self.path)
-        return self._url("", path, [(key, _masked(key, value)) for key, value in self.query])
+        query = [(key, MASK if _is_secret(key, value) else value) for key, value in self.query]
+        return self._url("", _PATH_SECRET.sub(_masked, self.path), query)
 
     @property
     def secret(self) -> str:
         """What `public` leaves out, as JSON for an encrypted field; empty where there is nothing to hide."""
-        in_query = [value for key, value in self.query if _is_secret(key)]
-        in_path = [value for _, value in _PATH_SECRET.findall(self.path)]
+        in_query = [value for key, value in self.query if _is_secret(key, value)]
+        in_path = [match[match.lastgroup] for match in _PATH_SECRET.finditer(self.path) if match.lastgroup]
         if self.username is None and not in_query and not in_path:
             return ""
         userinfo = {"username": self.username, "password": self.password}
@@ -130,7 +140,7 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
         # A password that is empty is told as one: cameras ask for "password=", too.
-        pairs = "&".join(f"{key}={value}" if value or _is_secret(key) else key for key, value in query)
+        pairs = "&".join(f"{key}={value}" if value or _is_secret_key(key) else key for key, value in query)
         return f"{self.scheme}://{userinfo}{host}{port}{path}{'?' + pairs if pairs else ''}"
 
 
@@ -167,10 +177,9 @@ def join(public: str, secret: str) -> Address:
     if not secret:
         return address
     held = json.loads(secret)
-    values = iter(held["query"])
-    query = tuple((key, next(values) if _is_secret(key) else value) for key, value in address.query)
-    in_path = iter(held["path"])
-    path = _PATH_SECRET.sub(lambda match: match[1] + next(in_path), address.path)
+    values, in_path = iter(held["query"]), iter(held["path"])
+    query = tuple((key, next(values, value) if value == MASK else value) for key, value in address.query)
+    path = re.sub(re.escape(MASK), lambda mask: next(in_path, mask[0]), address.path)
     return replace(address, path=path, query=query, username=held["username"], password=held["password"])
 
 
@@ -366,13 +375,23 @@ def _query(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, _, value in pairs if key or value)
 
 
-def _is_secret(key: str) -> bool:
+def _is_secret(key: str, value: str) -> bool:
+    plain = unquote_plus(value)
+    inner = (match[1] for match in _INNER_KEY.finditer(plain))
+    return (
+        value == MASK or _is_secret_key(key) or bool(_INNER_USERINFO.search(plain)) or any(map(_is_secret_key, inner))
+    )
+
+
+def _is_secret_key(key: str) -> bool:
     plain = unquote_plus(key).lower()
     return plain in SECRET_KEYS or any(word in plain for word in SECRET_WORDS)
 
 
-def _masked(key: str, value: str) -> str:
-    return MASK if _is_secret(key) else value
+def _masked(match: re.Match[str]) -> str:
+    """A part of the path."""
+    begin, end = match.span(match.lastgroup or 0)
+    return match.string[match.start() : begin] + MASK + match.string[end : match.end()]
 
 
 def _slug(text: str) -> str:

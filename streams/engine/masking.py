@@ -14,14 +14,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus, unquote_plus
 
-from .address import MASK
+from .address import MASK, MAX_URL_LENGTH
 
 # A secret of up to three characters is masked only where it stands as one: as a literal it is in every line.
 SHORTEST = 4
 # Up to here a literal is masked only between other characters: "1234" is not a part of 71234.
 SHORT = 7
-# So many secrets are remembered, the latest: a client may send as many as it likes.
+# A longer one is refused, whoever sent it: each takes a hundred times its length.
+LONGEST = MAX_URL_LENGTH
+# So many secrets are remembered, and characters of them, the latest: a client may send as many as it likes.
 MOST = 4096
+MOST_CHARACTERS = 200_000
 # Without one of these a line has neither a key nor a header: told in 1 us, where the patterns take 30.
 _SIGNS = (
     "pas", "psw", "pwd", "auth", "token", "secret", "credential", "key", "sig", "usr", "user", "session", "cookie"
@@ -60,31 +63,49 @@ class Masker:
         self._known: dict[tuple[str, str], tuple[str, ...]] = {}
         self._by_head: dict[str, tuple[str, ...]] = {}
         self._uses: Counter[str] = Counter()
+        self._characters = 0
 
     def remember(self, username: str, secrets: Iterable[str]) -> None:
         """Secrets that belong to this user name, which may be empty: cameras are told both as one word in base64."""
         for secret in secrets:
-            if len(secret) >= SHORTEST:
+            if SHORTEST <= len(secret) <= LONGEST:
                 self._remember(username, secret)
+
+    def keep(self, secrets: Iterable[str]) -> None:
+        """Remember these for good, however many others come: the service's own."""
+        with self._lock:
+            for secret in secrets:
+                if len(secret) >= SHORTEST:
+                    self._learn(_spellings("", secret))
 
     def mask(self, text: str) -> str:
         spans = [*self._literals(text), *_places(text)]
         return _masked(text, sorted(spans)) if spans else text
 
     def _remember(self, username: str, secret: str) -> None:
+        username = username[:LONGEST]
         key = (username, secret)
         if key in self._known:
             return
+        spelled = tuple(_spellings(username, secret))
         with self._lock:
-            if len(self._known) >= MOST:
-                self._forget(self._known.pop(next(iter(self._known))))
-            self._known[key] = spelled = tuple(sorted(_spellings(username, secret), key=len, reverse=True))
-            self._uses.update(spelled)
-            for literal in spelled:
-                same_head = {*self._by_head.get(literal[:SHORTEST], ()), literal}
-                self._by_head[literal[:SHORTEST]] = tuple(sorted(same_head, key=len, reverse=True))
+            if key in self._known:  # another thread was faster: each is counted once
+                return
+            self._known[key] = spelled
+            self._characters += len(username) + len(secret)
+            self._learn(spelled)
+            while len(self._known) > MOST or self._characters > MOST_CHARACTERS:
+                self._forget(next(iter(self._known)))
 
-    def _forget(self, spelled: tuple[str, ...]) -> None:
+    def _learn(self, spelled: Iterable[str]) -> None:
+        for literal in spelled:
+            self._uses[literal] += 1
+            same_head = {*self._by_head.get(literal[:SHORTEST], ()), literal}
+            self._by_head[literal[:SHORTEST]] = tuple(sorted(same_head, key=len, reverse=True))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        spelled = self._known.pop(key)
+        self._characters -= sum(map(len, key))
         self._uses.subtract(spelled)
         for literal in (literal for literal in spelled if not self._uses[literal]):
             del self._uses[literal]
@@ -172,7 +193,7 @@ def _lower_escapes(text: str) -> str:
 
 
 _MASKER = Masker()
-remember, mask = _MASKER.remember, _MASKER.mask
+remember, keep, mask = _MASKER.remember, _MASKER.keep, _MASKER.mask
 
 
 def learn(secret: str) -> None:

@@ -302,7 +302,9 @@ def _followed(address: Address, ips: list[str], location: str) -> Address:
         raise errors.AddressRefused("The camera redirects to what is no RTSP address.") from None
     is_here = there.host == address.host or there.host in ips
     if not is_here or (there.scheme, there.port) != (address.scheme, address.port):
-        where = f"{there.scheme}://{there.host}:{there.port}"
+        # A name is the camera's own words, and could be the password.
+        host = there.host if addresses.is_literal(there.host) else "a name"
+        where = f"{there.scheme}, {host}, port {there.port}"
         raise errors.AddressRefused(f"The camera redirects to another address, {where}: that is not followed.")
     return replace(address, path=there.path, query=there.query)
 

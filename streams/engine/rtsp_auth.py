@@ -12,8 +12,8 @@ _HASHES = {"sha-256": "sha256", "md5": "md5"}
 _MAX_CHALLENGE_LENGTH = 4096
 # A quoted value ends at a quote before a comma or the end: cameras leave quotes inside a realm as they are.
 _PARAMETER = re.compile(
-    r"""(?:(?P<scheme>[A-Za-z][\w-]*)\s+(?=[\w-]+\s*=))?
-        (?P<name>[\w-]+)\s*=\s*
+    r"""(?<![\w-])(?:(?P<scheme>[A-Za-z][\w-]*+)\s++(?=[\w-]++\s*+=))?
+        (?P<name>[\w-]++)\s*+=\s*+
         (?:"(?P<quoted>(?:\\.|[^"\\]|"(?!\s*(?:,|$)))*)"|(?P<bare>[^\s,]*))""",
     re.VERBOSE,
 )

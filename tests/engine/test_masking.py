@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+import threading
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -137,6 +138,50 @@ def test_of_more_than_can_be_remembered_the_latest_are(monkeypatch: pytest.Monke
     lines = [known.mask(f"<w0rd-{number:04}>") for number in range(25)]
     assert lines == [f"<w0rd-{number:04}>" for number in range(15)] + ["<***>"] * 10
     assert sum(map(len, known._by_head.values())) < 100
+
+
+def test_what_is_kept_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "MOST", 2)
+    known = Masker()
+    known.keep(["s3rvice-key", "key"])
+    for secret in ("s3rvice-key", "0ne", "tw00", "thr33", "f0ur"):
+        known.remember("", [secret])
+    assert known.mask("<s3rvice-key> <thr33> <f0ur> <tw00> key") == "<***> <***> <***> <tw00> key"
+
+
+def test_what_a_client_sends_takes_a_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "MOST_CHARACTERS", 2000)
+    known = Masker()
+    for number in range(40):
+        known.remember(
+            "é%" * 30_000 if number < 20 else "", [f"{number:04}" + 'é%<"' * size for size in (24, 15_000)]
+        )
+    assert sum(map(len, known._by_head.values())) < 1100
+    assert max(len(literal) for same_head in known._by_head.values() for literal in same_head) < 10_000
+    seen = [number for number in range(40) if "***" in known.mask(f"<{number:04}" + 'é%<"' * 24 + ">")]
+    assert seen == list(range(20, 40))
+    known.remember("x" * 60_000, ["0ne-more"])
+    assert known.mask("<0039" + 'é%<"' * 24 + "> <0ne-more>") == "<***> <***>"
+
+
+def test_threads_that_learn_the_same_secret_count_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "MOST", 1)
+    known, both = Masker(), threading.Barrier(2)
+    spell = masking._spellings
+
+    def spell_together(username: str, secret: str) -> set[str]:
+        if secret == "sh4red":
+            both.wait(30)
+        return spell(username, secret)
+
+    monkeypatch.setattr(masking, "_spellings", spell_together)
+    threads = [threading.Thread(target=known.remember, args=("one", ["sh4red"])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    known.remember("two", ["0ther"])
+    assert known.mask("<sh4red> <0ther>") == "<sh4red> <***>"
 
 
 def test_a_secret_that_two_users_share_is_forgotten_with_the_second(monkeypatch: pytest.MonkeyPatch) -> None:

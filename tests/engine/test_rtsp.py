@@ -519,6 +519,16 @@ def test_a_redirect_to_anywhere_else_is_refused(method: str, status: int, there:
     assert_is_secret(told(error))
 
 
+@pytest.mark.parametrize(
+    "location", ["rtsp://S3cret-W0rd/", "rtsp://me:S3cret-W0rd@elsewhere/", "rtsp://x.S3cret-W0rd"]
+)
+def test_a_camera_cannot_tell_the_password_by_the_words_of_a_redirect(location: str, stop: Stop) -> None:
+    with OddCamera(on={"DESCRIBE": lambda request: answer(request, "302 Moved", Location=location)}) as camera:
+        error = failure(address_of(camera, "user", "S3cret-W0rd"), stop)
+    assert type(error) is errors.AddressRefused
+    assert "s3cret" not in str(error).lower()
+
+
 # --- what cameras agree to ---
 
 

@@ -401,6 +401,27 @@ def test_an_argument_is_shown_without_credentials(argument: str, shown: str) -> 
     assert given_address.shown(argument) == shown
 
 
+def test_arguments_are_written_over_however_the_option_is_written() -> None:
+    """argparse takes the beginning of an option for the whole."""
+    told = [["--username", "us3r"], ["--user", "us3r"], ["--username=us3r"], ["--u=us3r"], ["rtsp://us3r:w0rd@cam/x"]]
+    program = (
+        "import sys; from streams.given_address import conceal; conceal(sys.argv[1:]);"
+        "print(open('/proc/self/cmdline').read().replace(chr(0), ' '))"
+    )
+    arguments = ["--count", "9", *(word for words in told for word in words), "--until", "now"]
+    shown = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
+    ).stdout
+    assert shown.split()[-10:] == [
+        "9", "--username", "***", "--user", "***", "--username=***", "--u=***", "rtsp://cam/x", "--until", "now",
+    ]  # fmt: skip
+
+
 def test_address_and_password_are_lines_of_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"rtsp://admin@camera.example/demo\n{SECRET} \n"))
     address = given_address.read("-", is_password_on_stdin=True)
