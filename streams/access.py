@@ -46,7 +46,7 @@ def refused(request: HttpRequest, view: Callable[..., Any]) -> HttpResponse | No
     if not is_staff(request):
         return _unauthorized(request)
     if request.method not in ("GET", "HEAD", "OPTIONS") and not _is_meant(request):
-        words = "The request does not say which page it comes from: send Origin or Referer, or use a token."
+        words = "A page of another site may not do this; this request names none of ours as Origin or Referer."
         return answers.refusal(request, 403, "cross_site", words)
     return None
 
