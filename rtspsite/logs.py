@@ -23,6 +23,15 @@ class WithoutQuery(logging.Filter):
         return True
 
 
+class Refused(logging.Filter):
+    """What Django refuses, as for a wrong Host, is a short line, not a traceback: anybody can send it all day."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security."):
+            record.msg, record.args, record.exc_info = record.getMessage()[:300], None, None
+        return True
+
+
 class Masked(logging.Formatter):
     """Masks the whole line, with its traceback and whatever else the format has."""
 

@@ -295,9 +295,9 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "rtspsite.logs.Masked", "fmt": "%(asctime)s %(levelname)s %(message)s"}},
-    "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}},
+    "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}, "refused": {"()": "rtspsite.logs.Refused"}},
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["refused"]},
         "access": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_query"]},
     },
     "root": {"handlers": ["console"], "level": "WARNING"},

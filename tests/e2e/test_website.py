@@ -330,12 +330,24 @@ class WithGet:
 
 def test_nobody_is_believed_to_be_a_proxy(website: Service) -> None:
     """Not on this machine either, unless HTTPS=1 says that there is one."""
-    said = {"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on", "X-Forwarded-Host": "attacker.example"}
-    page = requests.get(website.url, headers={**said, "Script-Name": "/evil", "Accept": "text/html"}, timeout=30)
+    sent = {"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on", "X-Forwarded-Host": "attacker.example"}
+    page = requests.get(website.url, headers={**sent, "Script-Name": "/evil", "Accept": "text/html"}, timeout=30)
     assert f"http://127.0.0.1:{website.port}" in page.text
     assert "https://127.0.0.1" not in page.text
     assert "attacker.example" not in page.text
     assert "/evil" not in page.text
+    # By this another address would be asked than a proxy in front has seen.
+    said = asked(website, head("/static/livez", "SCRIPT_NAME: /static", "Connection: close\r\n"))
+    assert said.startswith("HTTP/1.1 404 ")
+
+
+def test_a_wrong_name_of_the_host_is_one_line_in_the_log(website: Service) -> None:
+    """However long it is: anybody can send as many as he likes."""
+    before = len(website.log)
+    for host in ("elsewhere.example", f"{'elsewhere' * 500}.example"):
+        assert requests.get(website.url, headers={"Host": host}, timeout=30).status_code == 400
+    said = website.log[before:].splitlines()
+    assert [("Invalid HTTP_HOST header: 'elsewhere" in line, len(line) < 400) for line in said] == [(True, True)] * 2
 
 
 def test_the_limits_of_both_are_the_same() -> None:
