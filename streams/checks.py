@@ -39,6 +39,21 @@ def check_tokens(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> li
     ]
 
 
+@register(Tags.security)
+def check_names(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
+    """With a token it is no matter: a page of another name has none, and no session."""
+    if "*" not in settings.ALLOWED_HOSTS or settings.API_TOKENS:
+        return []
+    return [
+        Warning(
+            "ALLOWED_HOSTS has *, and API_TOKEN is not set: a page of any site that makes its name lead here (DNS "
+            "rebinding) sees and does what a visitor can.",
+            hint="List the names and addresses that visitors use, or set API_TOKEN.",
+            id="streams.W004",
+        )
+    ]
+
+
 @register(TAG)
 def check_secrets(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
     """Whether others can read, or guess, what nobody else may know. With the secret key they could sign in as

@@ -76,6 +76,13 @@ def test_the_checks_are_run_with_all_others(settings: Settings) -> None:
     assert {message.id for message in run_checks()} == {"streams.W001", "streams.E004"}
 
 
+def test_any_name_for_anybody_is_told(settings: Settings) -> None:
+    settings.ALLOWED_HOSTS = ["localhost", "*"]
+    assert {message.id for message in run_checks()} == {"streams.W001", "streams.W004"}
+    settings.API_TOKENS = ["first-token-of-32-characters-xxx"]
+    assert run_checks() == []
+
+
 def test_no_command_starts_with_another_queue(tmp_path: Path) -> None:
     done = manage(tmp_path, "supervise", Q_CLUSTER_NAME="other")
     assert done.returncode != 0
