@@ -109,6 +109,23 @@ def test_who_is_no_staff_cannot_be_told_by_trying() -> None:
     assert told == {sign_in().context["form"].non_field_errors()[0]}
 
 
+@pytest.mark.parametrize("is_https", [True, False])
+def test_a_session_is_a_new_one_that_no_script_and_no_other_site_has(settings: Settings, is_https: bool) -> None:
+    """One that was there before may be known to whoever put it there."""
+    settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = is_https
+    client = Client(headers={"host": SITE})
+    ours = client.session
+    ours["something"] = "of whoever put it there"
+    ours.save()
+    client.cookies["sessionid"] = str(ours.session_key)
+    assert client.post("/admin/login/", {"username": "keeper", "password": WORD}).status_code == 302
+    cookie = client.cookies["sessionid"]
+    assert cookie.value not in ("", ours.session_key)
+    assert not Session.objects.filter(pk=ours.session_key).exists()
+    assert (cookie["httponly"], cookie["samesite"], bool(cookie["secure"])) == (True, "Lax", is_https)
+    assert bool(client.cookies["csrftoken"]["secure"]) is is_https
+
+
 # --- which address it is ------------------------------------------------------------------------------
 
 ADDRESSES = [
