@@ -12,6 +12,7 @@ from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from streams import retention
+from streams.models import Frame
 from tests.e2e.browser import Visit, chromium
 from tests.e2e.prepared import ADMIN
 from tests.streams.builders import make_finished, make_host
@@ -26,7 +27,8 @@ def test_no_page_does_what_the_policy_forbids(live_server: LiveServer, settings:
     """Leaving the visit fails with whatever the browser complained of."""
     settings.ALLOWED_HOSTS = ["localhost"]
     fill()
-    addresses, user = list(pages()), reverse("admin:auth_user_change", args=[1])
+    addresses, user = list(pages()), reverse("admin:auth_user_change", args=[User.objects.get().pk])
+    picture = reverse("frame", args=[Frame.objects.order_by("id")[0].pk])
     with chromium() as browser, Visit(browser, live_server.url) as visit:
         sign_in(visit.page)
         for address in addresses:
@@ -36,7 +38,7 @@ def test_no_page_does_what_the_policy_forbids(live_server: LiveServer, settings:
         a_date_is_picked(visit.page, user)
         a_failed_job_is_run_again(visit.page)
         a_call_is_tried(visit.page)
-        a_picture_is_looked_at(visit.page)
+        a_picture_is_looked_at(visit.page, picture)
         visit.check()
         what_is_injected_does_not_run(visit.page)
         assert any("script-src" in said for said in visit.complaints), "the browser tells of it"
@@ -104,9 +106,9 @@ def a_call_is_tried(tab: Page) -> None:
     expect(tab.get_by_role("heading", name="Response headers").first).to_be_visible()
 
 
-def a_picture_is_looked_at(tab: Page) -> None:
+def a_picture_is_looked_at(tab: Page, picture: str) -> None:
     """By itself, in the page that the browser makes for it."""
-    tab.goto("/frames/1.jpg")
+    tab.goto(picture)
     assert tab.locator("img").evaluate("image => image.naturalWidth") > 0
 
 
