@@ -84,6 +84,17 @@ def _is_redis_url(url: str) -> None:
         raise ValidationError("It cannot be read as a URL: #, / and @ in a password are %23, %2F and %40.") from None
 
 
+def _are_authorities(file: str) -> None:
+    if not file:
+        return
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as error:
+        raise ValidationError(f"It must name a file of certificates in PEM ({error.strerror or error}).") from None
+
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(eager=False, strip_whitespace=True)
 TOKEN_LENGTH = 20
@@ -116,6 +127,7 @@ CAPTURE_MEMORY_MB = env.int("CAPTURE_MEMORY_MB", 1024, validate=validate.Range(6
 CAPTURE_MAX_STREAMS = env.int("CAPTURE_MAX_STREAMS", 1000, validate=validate.Range(0, 1_000_000))
 CAPTURE_KEEP_DAYS = env.float("CAPTURE_KEEP_DAYS", 0.0, validate=validate.Range(0, 36_500))
 _allowed_networks = env.str("CAPTURE_ALLOWED_NETWORKS", "", validate=_are_networks)
+env.str("SSL_CERT_FILE", "", validate=_are_authorities)  # OpenSSL reads it by itself, and trusts nobody if it cannot
 
 # --- security ----------------------------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", False)

@@ -9,6 +9,7 @@
 # ends by itself has said why, and ends it all. Exit status: 0 after a wanted stop, else what the first one to end had.
 set -u
 umask 077 # what the service writes is for nobody else to read
+ulimit -c 0 # nor what it has in memory when it crashes
 
 python=${PYTHON:-python3}
 # Longer than the last checkpoint and TEARDOWN of every capture take. (`docker stop` waits 10 s unless told otherwise.)
@@ -106,7 +107,7 @@ begin() {
         website) start website "$python" -m gunicorn rtspsite.wsgi --bind "$host:$port" --threads 16 \
             --worker-class rtspsite.worker.Worker --worker-connections 800 --no-sendfile \
             --limit-request-line 4094 --limit-request-fields 64 --limit-request-field_size 8190 --forwarded-allow-ips "" \
-            --timeout 60 --graceful-timeout 8 --keep-alive 5 --worker-tmp-dir "$heartbeats" --no-control-socket ;;
+            --timeout 60 --graceful-timeout 12 --keep-alive 5 --worker-tmp-dir "$heartbeats" --no-control-socket ;;
         supervisor) start supervisor "$python" manage.py supervise ;;
     esac
 }

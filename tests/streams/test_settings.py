@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests import environment as test_environment
 from tests.streams.processes import ROOT, environment, python, settings_with
@@ -40,6 +41,7 @@ def test_all_wrong_values_are_told_in_one_message(tmp_path: Path) -> None:
         "DATABASE_URL": "nonsense",
         "CAPTURE_HOST_NAME": "n" * 101,
         "CAPTURE_ALLOWED_NETWORKS": "10.1.2.3/8",
+        "SSL_CERT_FILE": str(tmp_path / "nowhere.pem"),
     }
     said = complaint(tmp_path, **wrong)
     assert [name for name in wrong if name not in said] == []
@@ -54,6 +56,18 @@ def test_networks_are_read_and_the_one_that_is_none_is_told(tmp_path: Path) -> N
     assert [is_taken for is_taken, _ in wrong] == [False, False]
     assert all("CAPTURE_ALLOWED_NETWORKS" in said for _, said in wrong)
     assert "camera.example is no network" in wrong[1][1]
+
+
+def test_a_file_without_authorities_is_told(tmp_path: Path) -> None:
+    """OpenSSL would say nothing and trust no camera."""
+    authority, empty = tmp_path / "authority.pem", tmp_path / "empty.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    empty.write_text("no certificate")
+    (is_taken, _), (is_refused, said) = settings_with(
+        tmp_path, "1", {"SSL_CERT_FILE": str(authority)}, {"SSL_CERT_FILE": str(empty)}
+    )
+    assert (is_taken, is_refused) == (True, False)
+    assert "SSL_CERT_FILE" in said
 
 
 def test_days_that_are_no_number_of_days_are_refused(tmp_path: Path) -> None:
