@@ -13,7 +13,7 @@ from django.db.models.fields.files import FieldFile
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect
 from django.templatetags.static import static
-from django.urls import reverse
+from django.urls import resolve, reverse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
@@ -232,7 +232,17 @@ def link(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
         made = links.make(request, form)
     except links.Refused as error:
         return answers.refusal(request, error.status, error.code, str(error), error.fields)
-    return answers.page(request, "streams/link.html", {"link": made}, 201)
+    return answers.page(request, "streams/link.html", {"link": made, "back": _page_of(made.path)}, 201)
+
+
+def _page_of(picture: str) -> str:
+    """The page that shows a picture."""
+    match resolve(picture).kwargs:
+        case {"name": name}:
+            return reverse("stream", args=[name])
+        case {"capture_id": capture_id}:
+            return reverse("capture", args=[capture_id])
+    return reverse("index")
 
 
 @call

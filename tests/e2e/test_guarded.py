@@ -14,7 +14,7 @@ from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from streams.models import Capture, Stream
-from tests.e2e.browser import PHONE, Visit, barriers, chromium, is_too_wide
+from tests.e2e.browser import PHONE, Visit, barriers, chromium, is_shown, is_too_wide
 from tests.e2e.prepared import ADMIN
 from tests.e2e.service import ROOT, wait_for
 from tests.streams.builders import make_finished, rows
@@ -81,7 +81,10 @@ def looks_right_when_signed_in(browser: Browser, site: str, tab: Page) -> None:
                 assert (barriers(visit.page), is_too_wide(visit.page)) == ([], False)
         visit.page.get_by_text("Embed", exact=True).click()
         visit.page.get_by_role("button", name="Make a link").click()
-        expect(visit.page.get_by_label("Link")).to_be_visible()
+        link = visit.page.get_by_label("Link")
+        link.click()
+        assert visit.page.evaluate("getSelection().toString()") == link.input_value()
+        assert is_shown(visit.page.get_by_alt_text("The picture that the link opens"))
         assert (barriers(visit.page), is_too_wide(visit.page)) == ([], False)
         visit.page.goto("/streams/demo/?page=1")
         visit.page.context.clear_cookies()  # the session is over: the page, which looks again, goes there by itself

@@ -237,6 +237,7 @@ def test_pages_offer_a_link_and_show_it_to_copy(capture: Capture) -> None:
         assert found.faults == []
         address = found.attributes["link-url"]["value"]
         assert address == found.attributes["link-look"]["href"]
+        assert f'<a href="{page}">Back</a>' in answer.content.decode()
         assert found.attributes["link-html"]["value"] == f'<img src="{html.escape(address)}" alt="">'
         assert somebody().get(address.removeprefix(f"http://{SITE}"), headers=EMBEDDED).status_code == 200
     assert code(somebody(accept=API, **bearer()).post("/links", {"path": "/"})) == (400, "invalid_path")

@@ -21,5 +21,8 @@
   });
   document.addEventListener("htmx:error", () => note(true));
   document.addEventListener("visibilitychange", lookAgain);
+  document.addEventListener("focusin", ({ target }) => {
+    if (target.readOnly) target.select(); // a link to copy
+  });
   setInterval(lookAgain, EVERY_MS);
 })();
