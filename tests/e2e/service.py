@@ -57,8 +57,15 @@ class Calls(ABC):
         assert answer.status_code == 201, answer.text
         return int(answer.json()["capture"])
 
-    def end(self, name: str, accept: str = "*/*") -> requests.Response:
+    def stop_once(self, name: str, accept: str = "*/*") -> requests.Response:
         return self.post("/stop", accept, process_name=name)
+
+    def end(self, name: str, accept: str = "*/*", limit_s: float = 60.0) -> requests.Response:
+        """What a stop is answered with when the capture is finished: at the second asking, on a machine that is busy."""
+        until_s = time.monotonic() + limit_s
+        while (answer := self.stop_once(name, accept)).status_code == 202 and time.monotonic() < until_s:
+            pass  # each waits 10 s by itself
+        return answer
 
     def capture(self, number: int) -> dict[str, Any]:
         answer = requests.get(f"{self.url}/captures/{number}/", headers={"Accept": "application/json"}, timeout=60)

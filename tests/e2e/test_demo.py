@@ -66,6 +66,7 @@ def test_three_cameras_are_captured_until_ctrl_c_and_nothing_is_left(tmp_path: P
         grid = tmp_path / "grid.jpg"
         stopped = demo.streams("stop", "garden", "--output", str(grid))
         assert stopped["process_name"] == "garden"
+        assert stopped["frames"], (stopped, demo.log)
         assert (picture := cv2.imread(str(grid))) is not None
         assert cv2.mean(picture)[0] > 10, "a black picture"
 

@@ -55,7 +55,7 @@ def test_at_every_moment_of_any_kill_each_row_has_its_whole_file(tmp_path: Path,
 
 
 def stop(site: Site, name: str) -> None:
-    wait_for(lambda: site.website.end(name).status_code == 200, f"the grid of {name}")
+    wait_for(lambda: site.website.stop_once(name).status_code == 200, f"the grid of {name}")
 
 
 def kill_at_random(hosts: list[Host], chance: random.Random) -> None:

@@ -169,7 +169,7 @@ class Fuzz:
             stream = streams[f"hostile-{number}"]
             if stream["status"] in ("reconnecting", "failed") and stream["error"]:
                 self.errors[stream["error"]["code"]] += 1
-                self._ask(partial(self._service.end, f"hostile-{number}"), 200, 202, 404, 409)
+                self._ask(partial(self._service.stop_once, f"hostile-{number}"), 200, 202, 404, 409)
                 self._start(number)
         for path in ("/", "/readyz"):
             self._ask(partial(self._get, path))
@@ -181,7 +181,7 @@ class Fuzz:
 
     def end(self) -> None:
         for number in range(len(self._hostile)):
-            self._ask(partial(self._service.end, f"hostile-{number}"), 200, 202, 409)
+            self._ask(partial(self._service.stop_once, f"hostile-{number}"), 200, 202, 409)
 
     def _start(self, number: int) -> None:
         fields = {"rtsp_url": self._hostile[number].url, "name": f"hostile-{number}", "interval": INTERVAL_S}

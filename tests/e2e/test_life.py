@@ -81,7 +81,7 @@ def without_a_supervisor_nothing_is_lost_and_the_answers_say_so(folder: Path, ca
         started = service.post("/start", rtsp_url=camera.url)
         assert started.status_code == 201
         assert "No supervisor is running" in started.text
-        answer = service.end("demo")
+        answer = service.stop_once("demo")
         assert answer.status_code == 202
         assert 'http-equiv="refresh"' in answer.text
         assert f"{service.url}/captures/1/" in answer.text

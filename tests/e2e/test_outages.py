@@ -164,7 +164,7 @@ def recorders_of(site: Site, url: str, captures: Iterable[int]) -> list[psutil.P
 
 def stop(service: Calls, address: str) -> None:
     name = address.rpartition("/")[2]
-    wait_for(lambda: service.end(name).status_code in (200, 409, 404), f"/stop of {name}", LIMIT_S)
+    wait_for(lambda: service.stop_once(name).status_code in (200, 409, 404), f"/stop of {name}", LIMIT_S)
 
 
 def nothing_was_lost(rows: Rows, captures: Iterable[int]) -> None:
@@ -325,7 +325,7 @@ def test_without_room_captures_go_on_and_all_is_saved_later(
         samples = service.capture(captures[0])["samples"]
         service.wait_for_samples(captures[0], samples + 5)
 
-        answer = service.end("large-1", "application/json")
+        answer = service.stop_once("large-1", "application/json")
         assert (answer.status_code, answer.json()["code"]) == (202, "stopping")
         assert says_full(service, captures[1])
         assert rows.boards(captures) == saved
