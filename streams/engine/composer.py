@@ -8,10 +8,13 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 # A hundred pictures of 1080p take 4 s of a core, a start 0.2 s; a job has 60 s in all.
 START_S, EACH_S = 15.0, 0.3
@@ -68,13 +71,18 @@ def _made(jpegs: Sequence[bytes], count: int, limit_s: float, meanwhile: Callabl
     # -P: not from the working directory, where anything may lie.
     command = [sys.executable, "-P", "-m", __name__, str(count)]
     environment = {"PYTHONPATH": _ROOT, "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
-    given = b"".join(_LENGTH.pack(len(jpeg)) + jpeg for jpeg in jpegs)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        # By a thread: `communicate` forgets what it has not written yet when its time is over.
+        giver = threading.Thread(target=_give, args=(process.stdin, jpegs), daemon=True)
+        process.stdin = None
+        giver.start()
         try:
-            answer = _answer(process, given, time.monotonic() + limit_s, meanwhile)
+            answer = _answer(process, time.monotonic() + limit_s, meanwhile)
         except BaseException:
             process.kill()
             raise
+        finally:
+            giver.join()
     if process.returncode:
         raise ComposerDied(f"the process that makes grids ended with {process.returncode}")
     try:
@@ -84,15 +92,17 @@ def _made(jpegs: Sequence[bytes], count: int, limit_s: float, meanwhile: Callabl
         raise ComposerDied("the process that makes grids gave none") from None
 
 
-def _answer(
-    process: "subprocess.Popen[bytes]", given: bytes, until_s: float, meanwhile: Callable[[], object]
-) -> bytes:
-    left: bytes | None = given
+def _give(pipe: IO[bytes], jpegs: Sequence[bytes]) -> None:
+    with suppress(OSError), pipe:  # it may be gone
+        for jpeg in jpegs:
+            pipe.write(_LENGTH.pack(len(jpeg)) + jpeg)
+
+
+def _answer(process: "subprocess.Popen[bytes]", until_s: float, meanwhile: Callable[[], object]) -> bytes:
     while True:
         try:
-            return process.communicate(left, WAIT_S)[0]
+            return process.communicate(timeout=WAIT_S)[0]
         except subprocess.TimeoutExpired:
-            left = None  # it holds what it was given
             meanwhile()
         if time.monotonic() > until_s:
             raise ComposerDied("the process that makes grids took too long")
@@ -100,16 +110,21 @@ def _answer(
 
 def _main(count: int) -> None:
     import resource
+    import signal
 
+    for number in (signal.SIGINT, signal.SIGTERM):  # of a terminal, of systemd: to all, and whoever waits decides
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from . import sheet
+    from . import limits, sandbox, sheet
 
+    limits.gain_nothing()
+    sandbox.shut_in()
     pictures, unreadable = [], []
     for index, jpeg in enumerate(_split(sys.stdin.buffer.read())):
         try:
-            pictures.append(sheet.fit(sheet.decode_jpeg(jpeg)))
+            pictures.append(sheet.decode_fit(jpeg))
         except sheet.UnreadablePicture:
             unreadable.append(index)
     grid = sheet.compose(pictures, sheet.grid_columns(count)) if pictures else b""

@@ -28,6 +28,12 @@ def limit(memory_bytes: int) -> None:
     if sys.platform.startswith("linux"):
         # Private memory that can be written, as it is asked for: neither libraries nor what is only reserved.
         _lower(resource.RLIMIT_DATA, _data_bytes() + memory_bytes)
+    gain_nothing()
+
+
+def gain_nothing() -> None:
+    """No program that is run from now on has more rights than this process."""
+    if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 

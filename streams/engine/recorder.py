@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -33,6 +34,8 @@ _UNASKED = 64  # more of it than that, without a question, is a recorder that so
 _MACHINE = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP})
 _ROOT = str(Path(__file__).resolve().parents[2])
 _HARMLESS = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+_OPENED = "/proc/self/fd/"
+_ways: list[int] = []  # to the fork server's socket: one, opened
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([f"{__package__}.preload"])
 
@@ -52,6 +55,7 @@ class RecorderProcess:
         self._link, far = socket.socketpair()
         self._link.setblocking(False)
         self._inbox = Inbox(settings.count * picture_bytes(settings.count))
+        self._places = settings.count
         self._is_open = True
         self._owed = self._unasked = 0
         self.death: RecorderDied | OutOfMemory = RecorderDied()
@@ -65,6 +69,7 @@ class RecorderProcess:
                 target=record, args=(settings, seed, far), daemon=True
             )
             try:
+                _hide_fork_server()
                 self._process.start()
             except EOFError:  # and a recorder that it made all the same sees this end closed, and leaves
                 self._link.close()
@@ -119,12 +124,19 @@ class RecorderProcess:
             if isinstance(message, Report):
                 self._owed -= not message.is_final
                 self._unasked = 0
+                self._check_places(message)
                 check_pictures(message)
             else:
                 self._unasked += 1
             if self._owed < 0 or self._unasked > _UNASKED:
                 raise BadMessage("more than was asked for")
         return messages
+
+    def _check_places(self, report: Report) -> None:
+        """Raises BadMessage for more pictures than were asked for, which would fill the disk."""
+        numbers = {number for number, _ in report.board}
+        if len(report.board) > self._places or not numbers.issuperset(picture.number for picture in report.fresh):
+            raise BadMessage("more pictures than places")
 
     def end(self) -> None:
         """Leave nothing behind, at once: for a recorder that is dead, stuck or no longer ours."""
@@ -187,6 +199,22 @@ def _bare_environment() -> Iterator[None]:
         yield
     finally:
         _replace_environment(kept)
+
+
+def _hide_fork_server() -> None:
+    """It makes a process of whatever is sent to its socket, one without a recorder's limits, and who has taken over a
+    recorder knows where that is: from now on the socket has no name, and only this process a way to it.
+    """
+    forkserver.ensure_running()
+    server = vars(forkserver._forkserver)
+    address = server["_forkserver_address"]
+    if address.startswith(_OPENED) or not Path(_OPENED).is_dir():
+        return
+    while _ways:  # to one that is gone
+        os.close(_ways.pop())
+    _ways.append(os.open(address, os.O_PATH | os.O_CLOEXEC))
+    os.unlink(address)
+    server["_forkserver_address"] = f"{_OPENED}{_ways[0]}"
 
 
 def _replace_environment(environment: dict[str, str]) -> None:

@@ -1,8 +1,9 @@
-"""What files a recorder may open: with Linux's Landlock (5.13) programs, libraries and the system's settings alone.
+"""What a recorder may reach: with Linux's Landlock programs, libraries and the system's settings (5.13), and by TCP
+its camera's port and name servers (6.7).
 
 The pictures, the database and its keys belong to the same user as the recorder. Whoever takes over the process that
-parses a camera's bytes finds them closed, can write nowhere, and can look into no other process. Descriptors that are
-open already stay so: the log, and the socket to the supervisor.
+parses a camera's bytes finds them closed, can write nowhere, can look into no other process, and finds no website,
+database or broker to talk to. Descriptors that are open already stay so: the log, and the socket to the supervisor.
 """
 
 import ctypes
@@ -15,35 +16,57 @@ from pathlib import Path
 # linux/landlock.h
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _ASK_VERSION = 1
-_PATH_BENEATH = 1
+_PATH_BENEATH, _NET_PORT = 1, 2
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 # All that is done to files, by the version that knows it: creating, writing, removing; moving; cutting off.
 _ACCESS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}
+_BIND_TCP, _CONNECT_TCP = 1, 2
+_WITH_NETWORK = 4
 _SCOPES = 0b11  # sockets without a name in the file system, and signals to others: from version 6 on
 _WITH_SCOPES = 6
+_DNS_PORT = 53  # by TCP where an answer is long
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev", "/etc/resolv.conf", "/etc/hosts")
 
 
-def close_files() -> bool:
-    """For this thread and all that it starts, for good; whether this system can. Needs PR_SET_NO_NEW_PRIVS."""
+def shut_in(*ports: int) -> bool:
+    """For this thread and all that it starts, for good; whether this system can. Needs PR_SET_NO_NEW_PRIVS.
+
+    `ports` are those that may be connected to by TCP, with any host: of addresses Landlock knows nothing.
+    """
     if not sys.platform.startswith("linux"):
         return False
     version = _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
     if version < 1:
         return False
-    handled = _ACCESS[min(version, max(_ACCESS))]
-    attributes = struct.pack("QQQ", handled, 0, _SCOPES) if version >= _WITH_SCOPES else struct.pack("Q", handled)
+    attributes = _attributes(version)
     rules = _call(_CREATE_RULESET, attributes, len(attributes), 0)
     if rules < 0:
         return False
     try:
         for path in readable():
             _allow(rules, path)
+        for port in ports if version >= _WITH_NETWORK else ():
+            _call(_ADD_RULE, rules, _NET_PORT, struct.pack("=QQ", _CONNECT_TCP, port), 0)
         return _call(_RESTRICT_SELF, rules, 0) == 0
     finally:
         os.close(rules)
+
+
+def ports_of(camera_port: int) -> tuple[int, int]:
+    """What a recorder connects to by TCP; a camera that redirects to another port is not followed."""
+    return camera_port, _DNS_PORT
+
+
+def _attributes(version: int) -> bytes:
+    """All that is forbidden unless a rule allows it, as far as this version knows it."""
+    handled = [_ACCESS[min(version, max(_ACCESS))]]
+    if version >= _WITH_NETWORK:
+        handled.append(_BIND_TCP | _CONNECT_TCP)
+    if version >= _WITH_SCOPES:
+        handled.append(_SCOPES)
+    return struct.pack(f"={len(handled)}Q", *handled)
 
 
 def readable() -> set[Path]:

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 
 from streams.engine import limits, sandbox
@@ -20,11 +21,15 @@ _PTRACE_ATTACH = 16
 
 
 def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
-    """`settings.address`: its path is a folder with a file in it. The answer's text names what could be done."""
+    """`settings.address`: its path is a folder with a file in it, at its port somebody listens, and at the port that
+    its query names, too. The answer's text names what could be done.
+    """
+    address = settings.address
+    dials = {"camera": _dial(address.port), "website": _dial(int(address.query[0][0]))}
     with suppress(OSError):
         limits.limit(settings.memory_bytes)
-        is_closed = sandbox.close_files()
-        done = [name for name, way in _WAYS.items() if _works(way, Path(settings.address.path))]
+        is_closed = sandbox.shut_in(*sandbox.ports_of(address.port))
+        done = [name for name, way in (_WAYS | dials).items() if _works(way, Path(address.path))]
         link.recv(65_536)
         told = f"closed={is_closed} {' '.join(done)}"
         link.sendall(encode(a_report(status=Status(State.CONNECTING, error_text=told), is_final=True)))
@@ -44,6 +49,16 @@ def _attach(folder: Path) -> None:
         raise OSError(ctypes.get_errno(), "ptrace")
 
 
+def _dial(port: int) -> Callable[[Path], object]:
+    return lambda folder: socket.create_connection(("127.0.0.1", port))
+
+
+def _ask_for_a_process(folder: Path) -> None:
+    """Of the fork server, which makes one without limits."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(vars(_forkserver)["_forkserver_address"])
+
+
 _WAYS: dict[str, Callable[[Path], object]] = {
     "read": lambda folder: (folder / "secret").read_text(),
     "list": lambda folder: os.listdir(folder),
@@ -53,6 +68,8 @@ _WAYS: dict[str, Callable[[Path], object]] = {
     "environ": lambda folder: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
     "attach": _attach,
     "run": lambda folder: os.execv("/bin/true", ["true"]),  # noqa: S606
+    "fork": _ask_for_a_process,
+    "listen": lambda folder: socket.create_server(("127.0.0.1", 0)),
     "import": lambda folder: Path(os.__file__).read_text(),
     "names": lambda folder: Path("/etc/hosts").read_text(),
 }

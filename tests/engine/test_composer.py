@@ -13,17 +13,29 @@ from streams.engine.sheet import GAP_PX, compose, decode_jpeg, encode_jpeg, grid
 
 # Put before ours: a process of the composer that meets a picture with this mark in its bytes does what it says.
 SABOTAGE = """\
-import os, signal, time
+import ctypes, os, signal, socket, time
 import streams.engine.sheet as sheet
 decode = sheet.decode_jpeg
-def decode_jpeg(data):
+def decode_jpeg(data, *flag):
     if b"crash" in data:
         os.kill(os.getpid(), signal.SIGSEGV)
     if b"swell" in data:
         bytearray(2 << 30)
     if b"stall" in data:
         time.sleep(600)
-    return decode(data)
+    if b"end" in data:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        if b"write" in data:
+            open(__file__, "a")
+        if b"dial" in data:
+            socket.create_connection(("127.0.0.1", 9))
+        if b"gain" in data and ctypes.CDLL(None).prctl(39, 0, 0, 0, 0):  # PR_GET_NO_NEW_PRIVS
+            raise PermissionError
+    except PermissionError:
+        return decode(b"")
+    return decode(data, *flag)
 sheet.decode_jpeg = decode_jpeg
 """
 
@@ -73,6 +85,19 @@ def test_a_picture_that_takes_the_process_down_is_left_out(mark: bytes) -> None:
 
 
 @pytest.mark.usefixtures("sabotaged")
+def test_a_picture_that_takes_the_process_over_finds_it_shut_in() -> None:
+    """A recorder that was taken over may have made it."""
+    made = composer.compose([jpeg(90, b"write"), jpeg(120, b"dial"), jpeg(150, b"gain"), jpeg(180)], 4)
+    assert made.unreadable == (0, 1, 2)
+
+
+@pytest.mark.usefixtures("sabotaged")
+def test_what_ends_all_of_a_terminal_or_a_unit_leaves_it_to_whoever_waits() -> None:
+    """Else a service that is told to end would finish a capture without its grid."""
+    assert composer.compose([jpeg(90, b"end")], 1) == composer.compose([jpeg(90)], 1)
+
+
+@pytest.mark.usefixtures("sabotaged")
 def test_pictures_that_all_do_so_give_no_grid() -> None:
     with pytest.raises(composer.ComposerDied, match=f"ended with -{int(signal.SIGSEGV)}"):
         composer.compose([jpeg(90, b"crash"), jpeg(120, b"crash")], 4)
@@ -87,6 +112,19 @@ def test_one_that_takes_too_long_gives_no_grid(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(composer.ComposerDied, match="too long"):
         composer.compose([jpeg(90, b"stall")], 4, lambda: said.append(None))
     assert len(said) >= 2
+
+
+def test_one_that_is_slow_to_begin_gets_all_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes its time for a start; a pipe holds 64 kB."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nsleep 0.3\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    jpegs = [jpeg(90 + index, bytes(100_000)) for index in range(4)]
+    made = composer.compose(jpegs, 4)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(composer, "WAIT_S", 0.05)
+    monkeypatch.setattr(composer, "START_S", 20.0)
+    assert composer.compose(jpegs, 4) == made
 
 
 def test_nothing_of_ours_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

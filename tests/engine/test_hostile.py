@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -257,15 +258,18 @@ def test_one_that_takes_most_of_a_core_goes_behind_all_others(monkeypatch: pytes
 def test_neither_pictures_nor_keys_nor_other_processes_are_open_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has taken over a recorder is of the same user as they are: Landlock keeps it out."""
+    """Who has taken over a recorder is of the same user as they are: Landlock keeps it out. And no fork server is
+    found, which would make it a process that is not shut in."""
     (tmp_path / "secret").write_text("a key")
     monkeypatch.setattr(recorder_module, "record", peeping_recorder.record)
-    process = RecorderProcess(settings(parse(f"rtsp://127.0.0.1:9{tmp_path}")), Seed())
-    try:
-        report = Watched(process).until(lambda report: report.is_final)
-    finally:
-        process.end()
-    assert report.status.error_text == "closed=True import names"
+    with socket.create_server(("127.0.0.1", 0)) as near, socket.create_server(("127.0.0.1", 0)) as far:
+        url = f"rtsp://127.0.0.1:{near.getsockname()[1]}{tmp_path}?{far.getsockname()[1]}"
+        process = RecorderProcess(settings(parse(url)), Seed())
+        try:
+            report = Watched(process).until(lambda report: report.is_final)
+        finally:
+            process.end()
+    assert report.status.error_text == "closed=True import names camera"
     assert (tmp_path / "secret").read_text() == "a key"
 
 
@@ -298,7 +302,9 @@ def heard(lie: str) -> RecorderProcess:
     return process
 
 
-@pytest.mark.parametrize("lie", ["huge", "large", "deep", "unasked", "changed", "forged"])
+@pytest.mark.parametrize(
+    "lie", ["huge", "large", "deep", "unasked", "changed", "forged", "crowded", "hidden", "insistent"]
+)
 def test_who_says_what_no_recorder_says_is_ended(lying: None, lie: str) -> None:
     death = heard(lie).death
     assert death.code == "recorder_died"

@@ -32,7 +32,7 @@ STRANGERS = {"django", "django_q", "environs", "sqlite3", "psycopg", "redis", "r
 CODECS = {"av", "cv2", "numpy"}
 LIGHT = ["address", "backoff", "coded", "copies", "errors", "h26x", "interleaved", "jpeg", "leaderboard", "mpeg4"]
 LIGHT += ["notices", "recorder", "report", "resolver", "rtcp", "rtp", "rtsp", "rtsp_auth", "rtsp_message", "sdp"]
-LIGHT += ["limits", "sandbox", "sizes", "solo", "stream_clock", "timeline", "wire"]
+LIGHT += ["composer", "limits", "sandbox", "sizes", "solo", "stream_clock", "timeline", "wire"]
 IMPORT = """
 import importlib, json, sys
 new = {}
@@ -189,11 +189,13 @@ if os.fork() == 0:
         os._exit(0)
 assert os.WIFSIGNALED(os.wait()[1]), "it is not broken"
 session = Session(Settings(parse(sys.argv[1]), 0.1, 3))
-threading.Thread(target=session.run, daemon=True).start()
+runs = threading.Thread(target=session.run, daemon=True)
+runs.start()
 until_s = time.monotonic() + 60
 while session.report().counters.samples < 3 and time.monotonic() < until_s:
     time.sleep(0.02)
 session.stop.set()
+runs.join(60)  # a thread that decodes at the exit is a fault of its own
 print(session.report().counters.samples >= 3, session.report().status.error_code)
 """
 

@@ -16,8 +16,10 @@ from streams.engine.sheet import (
     MAX_CELL_WIDTH_PX,
     UnreadablePicture,
     compose,
+    decode_fit,
     decode_jpeg,
     encode_jpeg,
+    fit,
     grid_columns,
 )
 
@@ -113,6 +115,21 @@ def test_large_pictures_are_made_to_fit(width: int, height: int, shown_width: in
     assert shown_width <= MAX_CELL_WIDTH_PX
     assert shown_height <= MAX_CELL_HEIGHT_PX
     assert grid.shape[:2] == pytest.approx((shown_height + 2 * GAP_PX, shown_width + 2 * GAP_PX), abs=1)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (1920, 1080), (3840, 2160), (1000, 1920), (8192, 4320)])
+def test_a_large_one_that_is_not_decoded_whole_looks_the_same(size: tuple[int, int]) -> None:
+    width, height = size
+    bars = np.repeat(np.arange(0, 240, 15, dtype=np.uint8), 64)
+    jpeg = encode_jpeg(np.dstack([np.resize(bars, (height, width))] * 3), 90)
+    quick, whole = decode_fit(jpeg), fit(decode_jpeg(jpeg))
+    assert quick.shape == whole.shape
+    assert np.abs(quick.astype(int) - whole).mean() < 1
+
+
+def test_what_is_no_picture_does_not_fit_either() -> None:
+    with pytest.raises(UnreadablePicture):
+        decode_fit(b"no picture")
 
 
 def test_a_large_and_a_small_one_share_a_grid() -> None:
