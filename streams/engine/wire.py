@@ -174,10 +174,12 @@ def _timeline(text: Any) -> str:
 
 def _status(fields: dict[str, Any]) -> Status:
     video, next_at = fields["video"], fields["next_attempt_at"]
+    if len(fields["notices"]) > len(Notice):
+        raise BadMessage("more notices than there are")
     return Status(
         state=State(fields["state"]),
         error_code=_name(fields["error_code"]),
-        error_text=str(fields["error_text"])[:MAX_TEXT_LENGTH],
+        error_text=_text(fields["error_text"]),
         attempt=_whole(fields["attempt"]),
         next_attempt_at=_moment_or_none(next_at),
         notices=tuple(map(Notice, fields["notices"])),
@@ -210,6 +212,11 @@ def _name(value: Any) -> str:
     if type(value) is not str or not _NAME.fullmatch(value):
         raise BadMessage("a name that is none")
     return value
+
+
+def _text(value: Any) -> str:
+    """What a log and every database take: not PostgreSQL alone refuses a NUL."""
+    return "".join(character if character.isprintable() else "?" for character in str(value)[:MAX_TEXT_LENGTH])
 
 
 def _whole(value: Any) -> int:

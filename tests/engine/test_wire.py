@@ -47,7 +47,7 @@ STATUSES = st.builds(
     Status,
     state=st.sampled_from(State),
     error_code=NAMES,
-    error_text=st.text(max_size=40),
+    error_text=st.text(max_size=40).filter(str.isprintable),
     attempt=NUMBERS,
     next_attempt_at=st.none() | MOMENTS,
     video=st.none() | st.builds(Video, NAMES, NUMBERS, NUMBERS),
@@ -196,6 +196,13 @@ def renamed(jpeg: bytes, width: int, height: int) -> bytes:
     """The same data under another size."""
     at = jpeg.index(b"\xff\xc0") + 5
     return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
+
+
+def test_words_hold_nothing_that_a_log_or_a_database_does_not_take() -> None:
+    status = replace(a_report().status, error_text="a\0b\nc\ud800é")
+    [report] = Inbox().feed(encode(a_report(status=status)))
+    assert isinstance(report, Report)
+    assert report.status.error_text == "a?b?c?é"
 
 
 def test_pictures_of_ours_may_be_kept() -> None:

@@ -26,6 +26,7 @@ from pytest_django import Settings
 from streams import claims, queries, services, supervisor
 from streams.claims import CLAIM_S
 from streams.cluster import Cluster
+from streams.engine import recorder as recorder_module
 from streams.engine import sheet
 from streams.engine.address import parse_networks
 from streams.engine.errors import Retry
@@ -36,6 +37,7 @@ from streams.supervisor import Supervisor
 from tests.camera.clip import Scene
 from tests.camera.server import ScriptedCamera
 from tests.camera.tls import TLSFront
+from tests.engine import lying_recorder
 from tests.streams.builders import (
     API,
     SECRET,
@@ -546,6 +548,17 @@ def test_a_status_is_written_when_it_changes_and_only_then(camera: ScriptedCamer
     with writes_to("stream") as found:
         run(north, lambda: Capture.objects.get().samples > samples + 5)
     assert found == []
+
+
+def test_a_recorder_that_always_has_news_is_asked_now_and_then(
+    north: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was taken over says: each answer is written, and the database is everybody's."""
+    monkeypatch.setattr(recorder_module, "record", lying_recorder.record)
+    make_capture("rtsp://127.0.0.1:9/restless")
+    begun_s = time.monotonic()
+    run(north, lambda: Capture.objects.get().samples > 10)
+    assert Capture.objects.get().samples <= (time.monotonic() - begun_s) / supervisor.NEWS_S + 1
 
 
 def unsaved_s(one: Supervisor) -> float:
