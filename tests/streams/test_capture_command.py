@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import signal
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import cv2
+import numpy as np
 import psutil
 import pytest
 import trustme
@@ -24,7 +26,8 @@ from streams import given_address, whole_file
 from streams.engine import solo
 from streams.engine.address import parse
 from streams.engine.clock import Stop
-from streams.engine.report import Settings, State
+from streams.engine.report import Picture, Settings, State
+from streams.engine.sheet import encode_jpeg
 from streams.engine.solo import Solo
 from streams.exits import Exit
 from streams.management.commands import capture as command
@@ -451,6 +454,52 @@ def test_the_password_of_the_environment_is_for_a_user_without_one(monkeypatch: 
         for text in ("rtsp://admin@camera.example/", "rtsp://admin:own@camera.example/", "rtsp://camera.example/")
     }
     assert list(passwords.values()) == [SECRET, "own", None]
+
+
+# --- the grid -------------------------------------------------------------------------------------
+
+
+def a_picture(jpeg: bytes) -> Picture:
+    return Picture(1, 100.0, 0.0, 64, 48, jpeg)
+
+
+JPEG = encode_jpeg(np.full((48, 64, 3), 100, np.uint8), 90)
+
+
+@pytest.mark.parametrize(
+    ("jpegs", "code", "words"),
+    [
+        ([JPEG, JPEG], "complete", "Two."),
+        ([JPEG, b"none"], "complete", "Two. The grid is without 1 of them: no picture."),
+        ([b"none", b"none"], "no_grid", "No grid can be made: not one frame is a picture."),
+    ],
+    ids=["good", "one is none", "all are none"],
+)
+def test_what_is_no_picture_is_left_out_and_said(tmp_path: Path, jpegs: list[bytes], code: str, words: str) -> None:
+    result = {"code": "complete", "message": "Two.", "count": 2, "output": None}
+    command._write([a_picture(jpeg) for jpeg in jpegs], result, tmp_path / "grid.jpg", None)
+    assert (result["code"], result["message"]) == (code, words)
+    assert (result["output"] is not None) == (tmp_path / "grid.jpg").is_file() == (code == "complete")
+
+
+def test_a_picture_that_crashes_what_decodes_it_costs_the_grid_and_not_the_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grid is made in a process of its own: here in one that ends at once."""
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    result = {"code": "complete", "message": "One.", "count": 1, "output": None, "frames": [{"rank": 1}]}
+    command._write([a_picture(JPEG)], result, tmp_path / "grid.jpg", tmp_path)
+    assert (result["code"], result["output"]) == ("no_grid", None)
+    assert command.EXITS["no_grid"] is Exit.FAILED
+    assert [path.name for path in tmp_path.glob("*.jpg")] == ["frame-01.jpg"]
+
+
+def test_neither_it_nor_a_job_loads_what_decodes(tmp_path: Path) -> None:
+    line = "import django, sys; django.setup(); import streams.management.commands.capture; "
+    line += "import streams.management.commands.jobs; print(sorted({'av', 'cv2', 'numpy'} & {*sys.modules}))"
+    env = {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "rtspsite.settings", "DATA_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", line], cwd=ROOT, env=env, text=True, capture_output=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
 
 
 # --- the file -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from django.conf import settings as configured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from streams import given_address, whole_file
-from streams.engine import sheet
+from streams.engine import composer
 from streams.engine.clock import Stop
 from streams.engine.report import Picture, Settings
 from streams.engine.solo import LOOK_S, NoRecorder, Solo
@@ -32,6 +32,7 @@ EXITS = {
     "not_enough_frames": Exit.NOT_ENOUGH_FRAMES,
     "no_frame": Exit.NO_FRAME,
     "cannot_write": Exit.CANNOT_WRITE,
+    "no_grid": Exit.FAILED,
 }
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -239,13 +240,27 @@ def _write(pictures: list[Picture], result: dict[str, Any], output: Path, folder
     if not pictures:
         return
     try:
-        fitted = [sheet.fit(sheet.decode_jpeg(picture.jpeg)) for picture in pictures]
-        whole_file.write(output, sheet.compose(fitted, sheet.grid_columns(result["count"])))
-        result["output"] = str(output)
+        if grid := _grid(pictures, result):
+            whole_file.write(output, grid)
+            result["output"] = str(output)
         if folder:
             _write_frames(pictures, result, folder)
     except whole_file.CannotWrite as error:
         result |= {"code": "cannot_write", "message": str(error)}
+
+
+def _grid(pictures: list[Picture], result: dict[str, Any]) -> bytes:
+    """Empty if there is none; why goes into the result."""
+    try:
+        composed = composer.compose([picture.jpeg for picture in pictures], result["count"])
+    except composer.ComposerDied as error:
+        result |= {"code": "no_grid", "message": f"No grid can be made of what the camera sent: {error}."}
+        return b""
+    if not composed.grid:
+        result |= {"code": "no_grid", "message": "No grid can be made: not one frame is a picture."}
+    elif left_out := len(composed.unreadable):
+        result["message"] += f" The grid is without {left_out} of them: no picture."
+    return composed.grid
 
 
 def _write_frames(pictures: list[Picture], result: dict[str, Any], folder: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-import streams.engine.sheet  # noqa: F401  # the workers are forked: they share what a grid needs, and wait for none of it
 from streams.sentinel import Sentinel
 
 # A finish job composes one grid, far below a second; the supervisor waits half a second longer.
