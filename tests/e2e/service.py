@@ -61,7 +61,7 @@ class Calls(ABC):
         return self.post("/stop", accept, process_name=name)
 
     def end(self, name: str, accept: str = "*/*", limit_s: float = 60.0) -> requests.Response:
-        """What a stop is answered with when the capture is finished: at the second asking, on a machine that is busy."""
+        """What a stop is answered with when the capture is finished; a busy machine is asked twice."""
         until_s = time.monotonic() + limit_s
         while (answer := self.stop_once(name, accept)).status_code == 202 and time.monotonic() < until_s:
             pass  # each waits 10 s by itself

@@ -171,11 +171,16 @@ class Container:
         return any(what in line for line in self.processes().values())
 
     def process_id(self, of: str) -> int:
-        """Of the oldest process with this in its command line."""
-        return min(pid for pid, line in self.processes().items() if of in line)
+        """Of the oldest process with this in its command line, for what it starts has its line, too."""
+        return min((pid for pid, line in self.processes().items() if of in line), key=begun)
 
     def snapshot(self) -> dict[str, tuple[int, int]]:
         return {str(p): (p.lstat().st_mtime_ns, p.lstat().st_size) for p in [self.app, *self.app.rglob("*")]}
+
+
+def begun(pid: int) -> int:
+    """When, in ticks since the system started. Ids begin anew at 32768: the lower one is not the older one."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def lay_image(root: Path) -> None:
