@@ -76,7 +76,7 @@ class Session:
         self._healthy_since_s: float | None = None
         self.is_heavy = False
         """Whether it takes so much work that it goes behind all others; whoever measures that says so."""
-        self._deadline: tuple[float, type[CaptureError]] | None = None
+        self._deadline: tuple[float, CaptureError] | None = None
         self._timeline = _timeline_of(seed, settings.interval_s, self._clock.now())
         self._told_events = self._timeline.events
         self._began_s = self._told_timeline_s = self._clock.monotonic()
@@ -136,7 +136,7 @@ class Session:
         deadline = self._deadline
         if deadline is None or self._clock.monotonic() < deadline[0]:
             return None
-        return deadline[1]()
+        return deadline[1]
 
     def fail(self, error: CaptureError) -> None:
         """Say in the status why this recorder ends; of what is not to be tried again soon, also when it will be."""
@@ -148,14 +148,18 @@ class Session:
     def _connect(self) -> None:
         """One connection, until `stop`. Raises a CaptureError when it ends otherwise."""
         self._healthy_since_s = None
-        self._expect(OPEN_S, errors.ConnectTimeout)
+        self._expect(OPEN_S, errors.ConnectTimeout())
+        ended: CaptureError = errors.Closed()
         try:
             with self._open(self.settings.address, self._transport, self.stop) as feed:
                 self._note_connection()
                 try:
                     self._sample(feed)
+                except CaptureError as error:
+                    ended = error  # that is what is wrong, however long the farewell takes
+                    raise
                 finally:
-                    self._expect(CLOSE_S, errors.Closed)
+                    self._expect(CLOSE_S, ended)
         finally:
             self._deadline = None
 
@@ -168,7 +172,7 @@ class Session:
         sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
-            self._expect(PACKET_S, errors.Stalled)
+            self._expect(PACKET_S, errors.Stalled())
             if self._take(sampler, packet, feed.codec):
                 sampled_s = self._clock.monotonic()
             self._check(sampler, self._clock.monotonic() - sampled_s)
@@ -266,11 +270,11 @@ class Session:
         if wait_s > 0.0:
             self._clock.wait(self.stop, wait_s)
 
-    def _expect(self, within_s: float, error: type[CaptureError]) -> None:
+    def _expect(self, within_s: float, error: CaptureError) -> None:
         self._deadline = (self._clock.monotonic() + within_s, error)
 
     def _expect_picture(self) -> None:
-        self._expect(PACKET_S, errors.Undecodable)
+        self._expect(PACKET_S, errors.Undecodable())
 
     def _set(self, status: Status) -> None:
         with self._lock:

@@ -568,17 +568,20 @@ def hung_at(scene: Scene, packet: int) -> dict[float, str]:
     return answers
 
 
-def test_a_camera_that_hangs_at_the_farewell_is_overdue_too() -> None:
+@pytest.mark.parametrize(("ending", "said"), [(errors.InvalidURL(), "invalid_url"), (None, "closed")])
+def test_a_camera_that_hangs_at_the_farewell_is_overdue_too(ending: CaptureError | None, said: str) -> None:
+    """And what was wrong before that is what is wrong."""
     clock = FakeClock()
     answers: list[str] = []
 
     class Clinging(ClipFeed):
         def __exit__(self, *_: object) -> None:
             answers.append(Probe(session, clock).after(60))
+            session.stop.set()
 
-    session = Session(settings(), opener=lambda *_: Clinging(SCENE, errors.InvalidURL()), clock=clock)
+    session = Session(settings(), opener=lambda *_: Clinging(SCENE, ending), clock=clock)
     session.run()
-    assert answers == ["closed"]
+    assert answers == [said]
 
 
 def test_nobody_is_overdue_while_waiting_for_the_next_attempt() -> None:
