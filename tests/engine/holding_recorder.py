@@ -10,7 +10,7 @@ from streams.engine import recorder, recording
 from streams.engine.report import Seed, Settings
 from streams.engine.session import Session
 
-DEAD_S = 2.0
+DEAD_S = 4.0
 record_as_ever = recorder.record
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from streams.engine import composer
 from streams.engine.sheet import GAP_PX, compose, decode_jpeg, encode_jpeg, grid_columns
 
+ROOT = Path(__file__).resolve().parents[2]
 # Put before ours: a process of the composer that meets a picture with this mark in its bytes does what it says.
 SABOTAGE = """\
 import ctypes, os, signal, socket, time
@@ -138,3 +140,13 @@ def test_nothing_of_ours_is_handed_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "PYTHONPATH" in held
     assert "s3cr3t-w0rd" not in held
     assert os.environ["SECRET_KEY"] == "s3cr3t-w0rd"
+
+
+def test_it_says_nothing_if_whoever_waited_was_killed() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", composer.__name__, "9"]
+    given = composer._LENGTH.pack(len(jpeg(100))) + jpeg(100)
+    done = subprocess.run(command, input=given, stdout=write, stderr=subprocess.PIPE, cwd=ROOT, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -819,10 +819,15 @@ def test_a_session_is_kept_alive(stop: Stop) -> None:
 
 
 def kept_alive(
-    monkeypatch: pytest.MonkeyPatch, stop: Stop, on: dict[str, Say], count: int, username: str | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    stop: Stop,
+    on: dict[str, Say],
+    count: int,
+    username: str | None = None,
+    every_s: float = 0.05,
 ) -> list[Request]:
-    """The first requests after PLAY to a camera that wants one every second."""
-    monkeypatch.setattr(rtsp, "MIN_KEEPALIVE_S", 0.05)
+    """The first requests after PLAY to a camera that wants one so often."""
+    monkeypatch.setattr(rtsp, "MIN_KEEPALIVE_S", every_s)
 
     def play(request: Request) -> bytes | None:
         monkeypatch.setattr(rtsp, "SESSION_TIMEOUT_S", 60.0)
@@ -858,7 +863,9 @@ def test_where_it_is_offered_and_refused_too(monkeypatch: pytest.MonkeyPatch, st
 def test_a_keep_alive_with_a_stale_nonce_is_repeated_once(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
     for uses, nonces in ((1, ["n1", "k1", "k1", "k2"]), (0, ["n1", "k1", "k1", "k3"])):
         on = {**locked(Lock(), "DESCRIBE"), **locked(Lock(uses=uses, name="k"), "GET_PARAMETER")}
-        requests = kept_alive(monkeypatch, stop, on, 4, "user")
+        requests = kept_alive(
+            monkeypatch, stop, on, 4, "user", every_s=0.5
+        )  # answers come before the next one is due
         assert [digest_fields(request)["nonce"] for request in requests] == nonces
 
 
