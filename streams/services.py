@@ -710,7 +710,8 @@ def _write_grid(capture: Capture, meanwhile: Meanwhile) -> None:
 def _compose(capture: Capture, meanwhile: Meanwhile) -> bytes:
     """The grid's JPEG; empty without frames. A frame whose file is spoilt, or gone for long, is left out, and said.
 
-    Raises OSError for a file that may come back: a storage that is away for a moment must not cost the grid.
+    Raises OSError for a file that may come back, and for a process that was killed: a storage that is away, or a
+    memory that is full for a moment, must not cost the grid.
     """
     names, jpegs = [], []
     for frame in queries.ranked_frames(capture):
@@ -726,6 +727,8 @@ def _compose(capture: Capture, meanwhile: Meanwhile) -> bytes:
     try:
         composed = composer.compose(jpegs, capture.count, meanwhile)
     except composer.ComposerDied as error:
+        if error.was_killed and not _is_late(capture):
+            raise OSError(errno.EIO, str(error)) from None
         log.error("capture=%s finished without a grid error=%s", capture.pk, error)
         return b""
     for index in composed.unreadable:

@@ -5,6 +5,7 @@ Whoever wants a grid loads no OpenCV for it: `compose` starts this file, hands i
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import IO, NoReturn
 START_S, EACH_S = 15.0, 0.3
 # Looking for the one that does harm: for each, and until when of all.
 ALONE_S, UNTIL_S = 5.0, 45.0
+AGAIN_S = 5.0
 WAIT_S = 0.5
 CPU_S = 60  # where nobody is left who would end it
 # The grid of a hundred pictures takes 120 MB, one picture of 36 million pixels the same.
@@ -37,7 +39,14 @@ class Composed:
 
 
 class ComposerDied(Exception):
-    """The process that makes a grid crashed, met its limits or took too long."""
+    """The process that makes a grid crashed, met its limits or took too long.
+
+    `was_killed`: by the system, which had no memory or no time, or by somebody; later it may work.
+    """
+
+    def __init__(self, words: str, *, was_killed: bool = False) -> None:
+        super().__init__(words)
+        self.was_killed = was_killed
 
 
 def compose(jpegs: Sequence[bytes], count: int, meanwhile: Callable[[], object] = bool) -> Composed:
@@ -46,15 +55,27 @@ def compose(jpegs: Sequence[bytes], count: int, meanwhile: Callable[[], object] 
     `meanwhile` is called twice a second. Raises ComposerDied if it is not one of them alone that does so, or all.
     """
     began_s = time.monotonic()
+    limit_s = START_S + EACH_S * len(jpegs)
     try:
-        return _made(jpegs, count, START_S + EACH_S * len(jpegs), meanwhile)
+        return _made_again(jpegs, count, limit_s, meanwhile)
     except ComposerDied:
         good = [i for i, jpeg in enumerate(jpegs) if _can_be_made(jpeg, began_s + UNTIL_S, meanwhile)]
         if len(good) in (0, len(jpegs)):
             raise
-    made = _made([jpegs[index] for index in good], count, START_S + EACH_S * len(good), meanwhile)
+    made = _made([jpegs[index] for index in good], count, limit_s, meanwhile)
     left_out = set(range(len(jpegs))) - set(good) | {good[index] for index in made.unreadable}
     return Composed(made.grid, tuple(sorted(left_out)))
+
+
+def _made_again(jpegs: Sequence[bytes], count: int, limit_s: float, meanwhile: Callable[[], object]) -> Composed:
+    """A second time if the first ended soon: it may have been killed for nothing that a picture did."""
+    began_s = time.monotonic()
+    try:
+        return _made(jpegs, count, limit_s, meanwhile)
+    except ComposerDied:
+        if time.monotonic() - began_s > AGAIN_S:
+            raise
+    return _made(jpegs, count, limit_s, meanwhile)
 
 
 def _can_be_made(jpeg: bytes, until_s: float, meanwhile: Callable[[], object]) -> bool:
@@ -84,7 +105,8 @@ def _made(jpegs: Sequence[bytes], count: int, limit_s: float, meanwhile: Callabl
         finally:
             giver.join()
     if process.returncode:
-        raise ComposerDied(f"the process that makes grids ended with {process.returncode}")
+        words = f"the process that makes grids ended with {process.returncode}"
+        raise ComposerDied(words, was_killed=process.returncode == -signal.SIGKILL)
     try:
         head, _, grid = answer.partition(b"\n")
         return Composed(grid, tuple(json.loads(head)))
@@ -105,12 +127,11 @@ def _answer(process: "subprocess.Popen[bytes]", until_s: float, meanwhile: Calla
         except subprocess.TimeoutExpired:
             meanwhile()
         if time.monotonic() > until_s:
-            raise ComposerDied("the process that makes grids took too long")
+            raise ComposerDied("the process that makes grids took too long", was_killed=True)
 
 
 def _main(count: int) -> None:
     import resource
-    import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):  # of a terminal, of systemd: to all, and whoever waits decides
         signal.signal(number, signal.SIG_IGN)

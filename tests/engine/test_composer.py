@@ -101,8 +101,9 @@ def test_what_ends_all_of_a_terminal_or_a_unit_leaves_it_to_whoever_waits() -> N
 
 @pytest.mark.usefixtures("sabotaged")
 def test_pictures_that_all_do_so_give_no_grid() -> None:
-    with pytest.raises(composer.ComposerDied, match=f"ended with -{int(signal.SIGSEGV)}"):
+    with pytest.raises(composer.ComposerDied, match=f"ended with -{int(signal.SIGSEGV)}") as died:
         composer.compose([jpeg(90, b"crash"), jpeg(120, b"crash")], 4)
+    assert not died.value.was_killed
 
 
 @pytest.mark.usefixtures("sabotaged")
@@ -127,6 +128,31 @@ def test_one_that_is_slow_to_begin_gets_all_it_is_given(tmp_path: Path, monkeypa
     monkeypatch.setattr(composer, "WAIT_S", 0.05)
     monkeypatch.setattr(composer, "START_S", 20.0)
     assert composer.compose(jpegs, 4) == made
+
+
+def killed_at_first(folder: Path, times: int) -> Path:
+    """In place of Python: as often as that it is killed, as by a system short of memory."""
+    python = folder / "killed"
+    count = 'n=$(ls "$0".* 2>/dev/null | wc -l)'
+    python.write_text(
+        f'#!/bin/sh\n{count}\nif [ $n -lt {times} ]; then : >"$0.$n"; kill -9 $$; fi\nexec "{sys.executable}" "$@"\n'
+    )
+    python.chmod(0o755)
+    return python
+
+
+def test_one_that_was_killed_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jpegs = [jpeg(90), jpeg(120)]
+    made = composer.compose(jpegs, 4)
+    monkeypatch.setattr(sys, "executable", str(killed_at_first(tmp_path, 1)))
+    assert composer.compose(jpegs, 4) == made
+
+
+def test_who_is_killed_again_and_again_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(killed_at_first(tmp_path, 100)))
+    with pytest.raises(composer.ComposerDied) as died:
+        composer.compose([jpeg(90)], 4)
+    assert died.value.was_killed
 
 
 def test_nothing_of_ours_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

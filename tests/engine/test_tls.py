@@ -4,7 +4,7 @@ import os
 import ssl
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -268,8 +268,15 @@ def test_rtsps_is_spoken(own_tls: ssl.SSLContext, stop: Stop) -> None:
 def test_what_tls_has_decrypted_is_not_waited_for(own_tls: ssl.SSLContext, stop: Stop) -> None:
     """More than one read holds, and nothing after it that would wake anybody."""
     packets = [rtp(number, 60_000) for number in range(20)]
-    with OddCamera(tls=own_tls) as camera, open_session(address_of(camera), "tcp", stop, ANY) as session:
-        threading.Thread(target=lambda: camera.send(b"".join(framed(0, packet) for packet in packets))).start()
+
+    def play(request: Request) -> Iterator[bytes]:
+        yield answer(request, Session="5E55")
+        yield b"".join(framed(0, packet) for packet in packets)
+
+    with (
+        OddCamera(on={"PLAY": play}, tls=own_tls) as camera,
+        open_session(address_of(camera), "tcp", stop, ANY) as session,
+    ):
         assert collect(session, 20) == packets
 
 

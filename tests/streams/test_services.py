@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -950,6 +951,28 @@ def test_what_is_older_than_the_capture_is_no_litter_of_it(media: Path) -> None:
     assert services.finish(capture.pk)
     capture.refresh_from_db()
     assert files(media) == sorted([*all_files(capture), *old])
+
+
+def test_a_grid_whose_process_is_killed_is_made_later_and_given_up_late(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system was short of memory. One that crashes by itself is given up at once."""
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    captures = [make_capture(f"rtsp://camera.example/{name}") for name in ("a", "b")]
+    for capture in captures:
+        record(capture)
+        services.stop(capture.stream)
+    with monkeypatch.context() as short:
+        short.setattr(sys, "executable", str(killed))
+        with pytest.raises(OSError, match="-9"):
+            services.finish(captures[0].pk)
+        assert Capture.objects.get(pk=captures[0].pk).finished_at is None
+        short.setattr(services, "GIVE_UP_FILES_S", -1.0)
+        assert services.finish(captures[1].pk)
+    assert services.finish(captures[0].pk)
+    assert [bool(Capture.objects.get(pk=capture.pk).grid) for capture in captures] == [True, False]
 
 
 @pytest.mark.parametrize(("error", "is_lost"), [(OSError(errno.EIO, "away"), False), (FileNotFoundError(), True)])
