@@ -1,5 +1,6 @@
 """TLS in front of a camera: a port that speaks it, and passes on what is said to another one that does not."""
 
+import select
 import socket
 import ssl
 import threading
@@ -39,7 +40,7 @@ class TLSFront:
         """Every connection."""
         for end in self._sockets[:]:
             with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(end, socket.SHUT_RDWR)  # without a word of TLS, which is another thread's
 
     def _start(self, target: object, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
@@ -58,15 +59,23 @@ class TLSFront:
         with suppress(OSError), client, self.context.wrap_socket(client, server_side=True) as near, far:
             far.connect(("127.0.0.1", self._server_port))
             self._sockets += [near, far]
-            self._start(_pump, far, near)
             _pump(near, far)
-        far.close()
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65_536):
-            sink.sendall(data)
-    for end in (source, sink):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+def _pump(near: ssl.SSLSocket, far: socket.socket) -> None:
+    """Both ways in one thread: OpenSSL bears no second one that writes while it reads. Until one of them ends."""
+    while True:
+        ready = [near] if near.pending() else select.select([near, far], [], [], _LIMIT_S)[0]
+        if not ready:
+            return
+        if near in ready:
+            near.settimeout(0)
+            with suppress(ssl.SSLWantReadError):  # nothing that is meant for the camera
+                if not (data := near.recv(65_536)):
+                    return
+                far.sendall(data)
+        if far in ready:
+            if not (data := far.recv(65_536)):
+                return
+            near.settimeout(_LIMIT_S)
+            near.sendall(data)
