@@ -7,8 +7,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 
 from .engine import masking
 from .engine.address import MASK, MAX_NAME_LENGTH, Address, check_literal, parse
@@ -60,20 +59,6 @@ class TruthField(forms.Field):
         if str(value).strip().lower() not in self._WORDS:
             raise ValidationError(self.error_messages["invalid"], code="invalid")
         return self._WORDS[str(value).strip().lower()]
-
-
-class Check(forms.CheckboxInput):
-    """A box that also says that it is not ticked: a browser leaves that out, and left out means the default."""
-
-    def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:
-        return data.get(name)
-
-    def format_value(self, value: Any) -> str:
-        return "true"
-
-    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
-        box = super().render(name, value, attrs, renderer)
-        return format_html('<input type="hidden" name="{}" value="false">{}', name, box)
 
 
 class CredentialField(forms.CharField):
@@ -160,7 +145,7 @@ class StartForm(forms.Form):
 
     def wish(self) -> Wish:
         """What the valid form asks for."""
-        return self._settings().applied(default_wish(self.cleaned_data["rtsp_url"]))
+        return self._settings().applied(Wish(self.cleaned_data["rtsp_url"]))
 
     def _settings(self) -> Change:
         """What was given of the settings and the name."""
@@ -203,22 +188,31 @@ class StreamForm(StartForm):
         ),
         "interval": (
             "Interval in seconds",
-            f"From one sample to the next: {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}.",
+            f"{MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}. If left empty: {DEFAULT_INTERVAL_S:g}, or as stored for a "
+            "known camera.",
         ),
-        "count": ("Frames to keep", f"1 to {MAX_COUNT}, the brightest."),
+        "count": (
+            "Frames to keep",
+            f"1 to {MAX_COUNT}, the brightest. If left empty: {DEFAULT_COUNT}, or as stored.",
+        ),
         "name": ("Name", "If left empty: the last part of the address."),
         "transport": ("Transport", ""),
-        "username": ("User name", "If the camera asks for one, and the address has none."),
-        "password": ("Password", "As it is: nothing in it has to be escaped. It is never shown again."),
+        "username": ("User name", "If left empty: as in the address, or as stored for a known camera."),
+        "password": ("Password", "Enter it as is; no escaping. It is never shown again."),
         "verify_certificate": (
-            "Verify the camera's certificate",
-            "By rtsps. Without it whoever is in between can read the password.",
+            "Camera's certificate",
+            "For rtsps. If it is not verified, anyone on the network path can read the password.",
         ),
+    }
+    # Nothing is chosen as the form comes: a setting that nobody touched must not replace a known camera's.
+    _CHOICES = {
+        "transport": [("", "As stored, or TCP"), *Transport.choices],
+        "verify_certificate": [("", "As stored, or verified"), ("true", "Verified"), ("false", "Not verified")],
     }
     _HINTS: dict[str, dict[str, str | int]] = {
         "rtsp_url": {"placeholder": "rtsp://user:password@camera.example:554/garden", "inputmode": "url"},
-        "interval": {"inputmode": "decimal"},
-        "count": {"inputmode": "numeric"},
+        "interval": {"inputmode": "decimal", "placeholder": f"{DEFAULT_INTERVAL_S:g}"},
+        "count": {"inputmode": "numeric", "placeholder": DEFAULT_COUNT},
         "name": {"maxlength": MAX_NAME_LENGTH},
         "transport": {},
         "username": {"maxlength": MAX_USERNAME_LENGTH},
@@ -227,18 +221,16 @@ class StreamForm(StartForm):
     }
 
     def __init__(self, data: dict[str, str] | None = None) -> None:
-        initial: dict[str, Any] = {"interval": f"{DEFAULT_INTERVAL_S:g}", "count": DEFAULT_COUNT}
-        initial |= {"transport": Transport.TCP, "verify_certificate": True}
-        super().__init__(data, initial=initial)
+        super().__init__(data)
         self.fields["rtsp_url"].error_messages["required"] = "The address of the camera is missing: rtsp://host/path."
         self.has_hidden_credentials = False
         """Whether something of the address is not shown again, and has to be typed again."""
         for name, (label, help_text) in self._LABELS.items():
             field = self.fields[name]
             field.label, field.help_text = label, help_text
-            if name == "verify_certificate":
-                field.widget = Check(check_test=lambda value: value is True or value == "true")
-            elif name != "transport":
+            if name in self._CHOICES:
+                field.widget = forms.Select(choices=self._CHOICES[name])
+            else:
                 box = forms.PasswordInput if name == "password" else forms.TextInput
                 field.widget = box(attrs={"autocapitalize": "none", "spellcheck": "false"})
             completed = "new-password" if name == "password" else "off"
@@ -246,6 +238,7 @@ class StreamForm(StartForm):
 
     def full_clean(self) -> None:
         super().full_clean()
+        self._begin_with_capitals()
         if self.is_bound:
             shown, self.has_hidden_credentials = self._shown_again(self.data.get("rtsp_url", ""))
             # An address that was pasted into a wrong field is not shown again at all.
@@ -254,6 +247,13 @@ class StreamForm(StartForm):
             self.data = {**others, "username": "", "password": "", "rtsp_url": shown}
         for name in list(self.errors)[:1]:
             self.fields[name].widget.attrs["autofocus"] = True
+
+    def _begin_with_capitals(self) -> None:
+        """For sentences that begin with the field's name: one that begins with a stream's name stays as it is."""
+        for name, errors in self.errors.as_data().items():
+            for error in errors:
+                if str(error.message).startswith(f"{name} "):
+                    error.message = capfirst(error.message)
 
     def _shown_again(self, typed: str) -> tuple[str, bool]:
         """The address without credentials, and whether it had any."""
@@ -270,10 +270,6 @@ class StreamForm(StartForm):
     def is_unfolded(self) -> bool:
         """Whether one of the fields that are folded away has an error."""
         return bool(self.errors.keys() - {"rtsp_url", "interval", "username", "password"})
-
-
-def default_wish(address: Address) -> Wish:
-    return Wish(address, DEFAULT_INTERVAL_S, DEFAULT_COUNT, Transport.TCP.value)
 
 
 class StopForm(forms.Form):

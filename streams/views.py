@@ -26,8 +26,7 @@ def start(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
     try:
         started = services.start(form.wish())
     except services.StartRefused as error:
-        status = 400 if error.field == "name" else 409
-        return answers.mistaken(request, {error.field: {"code": error.code, "message": str(error)}}, status)
+        return answers.mistaken(request, {error.field: {"code": error.code, "message": str(error)}}, 409)
     except AddressRefused as error:
         return answers.mistaken(request, {"rtsp_url": {"code": error.code, "message": str(error)}})
     return _started(request, started)

@@ -15,16 +15,19 @@ from .forms import DEFAULT_LIMIT, MomentField
 
 F = TypeVar("F", bound=forms.Form)
 
+_LEFT_OUT = "If left out: {} for a new stream, otherwise as stored."
 _DESCRIPTIONS = {
     "rtsp_url": "rtsp:// or rtsps://, with user name and password if the camera asks for them: they are kept apart "
     "and never told again. Write %40 for an @ and %2F for a / in a password.",
-    "interval": "Seconds from one sample to the next.",
-    "count": "Frames to keep.",
-    "name": "What the stream shall be called; by itself the last part of the address.",
-    "transport": "What the camera is asked for first.",
-    "username": "For the camera, if the address has none. Taken as it is, never told again.",
+    "interval": f"Seconds from one sample to the next. {_LEFT_OUT.format(f'{DEFAULT_INTERVAL_S:g}')}",
+    "count": f"Frames to keep. {_LEFT_OUT.format(DEFAULT_COUNT)}",
+    "name": "Name of a new stream; if left out, the last part of the address.",
+    "transport": f"What the camera is asked for first. {_LEFT_OUT.format(Transport.TCP.value)}",
+    "username": "For the camera, if the address has none. Taken as it is, never told again. A known "
+    "stream keeps the credentials that are stored for its address if you give no user name.",
     "password": "For the camera, if the address has none. Taken as it is, never told again.",
-    "verify_certificate": "By rtsps: whether the camera has to have a certificate that this host trusts.",
+    "verify_certificate": "By rtsps: whether the camera has to have a certificate that this host trusts. "
+    f"{_LEFT_OUT.format('true')}",
     "path": "Of a picture: a path, or the whole address that the API has told. /streams/<name>/best.jpg is the best "
     "frame of the stream's latest capture, whenever it is looked at.",
     "expires_in": "Seconds for which the link is open.",
@@ -39,14 +42,17 @@ _DESCRIPTIONS = {
     "started_after": "Captures that were started after this moment.",
     "started_before": "Captures that were started before this moment.",
 }
-_DEFAULTS = {
-    "interval": DEFAULT_INTERVAL_S,
-    "count": DEFAULT_COUNT,
-    "transport": Transport.TCP.value,
-    "limit": DEFAULT_LIMIT,
-    "verify_certificate": True,
-    "expires_in": links.DEFAULT_S,
+# PATCH has no new stream: there the call itself says what happens to a field that is left out.
+_CHANGES = {
+    "interval": "Seconds from one sample to the next.",
+    "count": "Frames to keep.",
+    "name": "Another name for the stream.",
+    "transport": "What the camera is asked for first.",
+    "username": "For the camera, if the address has none. Taken as it is, never told again. Null removes both.",
+    "password": "For the camera, if the address has none. Taken as it is, never told again. Null removes it.",
+    "verify_certificate": "By rtsps: whether the camera has to have a certificate that this host trusts.",
 }
+_DEFAULTS = {"limit": DEFAULT_LIMIT, "expires_in": links.DEFAULT_S}
 
 
 # --- requests -------------------------------------------------------------------------------------
@@ -151,10 +157,10 @@ def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _documented(form_class: type[forms.Form]) -> dict[str, dict[str, Any]]:
     """The schema of each field."""
-    defaults = {} if issubclass(form_class, ChangeForm) else _DEFAULTS
+    descriptions = _DESCRIPTIONS | (_CHANGES if issubclass(form_class, ChangeForm) else {})
     return {
-        name: {"description": _DESCRIPTIONS[name], **_type(name, field)}
-        | ({"default": defaults[name]} if name in defaults else {})
+        name: {"description": descriptions[name], **_type(name, field)}
+        | ({"default": _DEFAULTS[name]} if name in _DEFAULTS else {})
         for name, field in form_class().fields.items()
     }
 

@@ -125,6 +125,26 @@ class Address:
         return address
 
     @property
+    def lacks_credentials(self) -> bool:
+        """Whether it has no user name, or a mask in place of a secret: as `public` is written."""
+        return self.username is None or MASK in self.path or any(value == MASK for _, value in self.query)
+
+    def without_user(self) -> "Address":
+        return replace(self, username=None, password=None)
+
+    def filled_from(self, stored: "Address") -> "Address":
+        """With the credentials that it lacks taken from an address of the same `public`."""
+        has_user = self.username is not None
+        pairs = zip(self.query, stored.query, strict=True)
+        return replace(
+            self,
+            path=stored.path if MASK in self.path else self.path,
+            query=tuple((key, known if value == MASK else value) for (key, value), (_, known) in pairs),
+            username=self.username if has_user else stored.username,
+            password=self.password if has_user else stored.password,
+        )
+
+    @property
     def name(self) -> str:
         """What a stream of this address is called: the last part of the path, or else the host."""
         last = unquote(_PATH_SECRET.sub("", self.path).rstrip("/").rpartition("/")[2])

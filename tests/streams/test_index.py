@@ -297,9 +297,9 @@ def test_the_form_starts_a_stream_and_leads_to_its_page(client: Client) -> None:
     assert Capture.objects.get().stream == stream
 
 
-def test_as_it_comes_the_form_holds_what_start_would_take(client: Client) -> None:
+def test_as_it_comes_the_form_tells_what_start_would_take(client: Client) -> None:
     attributes = index(client).attributes
-    assert (attributes["id_interval"]["value"], attributes["id_count"]["value"]) == ("1", "9")
+    assert (attributes["id_interval"]["placeholder"], attributes["id_count"]["placeholder"]) == ("1", "9")
     assert begin(client).status_code == 303
     stream = Stream.objects.get()
     assert (stream.name, stream.interval_s, stream.count, stream.transport) == ("demo", 1.0, 9, "tcp")
@@ -356,15 +356,6 @@ def test_the_form_is_open_only_where_it_is_wanted(client: Client) -> None:
     assert "open" in index(client).attributes["start"]
     make_capture()
     assert "open" not in index(client).attributes["start"]
-
-
-def test_what_runs_with_other_settings_is_told_beside_the_address(client: Client) -> None:
-    begin(client)
-    assert "already running with other settings" in mistakes(begin(client, interval="7"), "rtsp_url")
-    assert "The name demo belongs to another address." in mistakes(
-        begin(client, rtsp_url="rtsp://other.example/x", name="demo"), "name"
-    )
-    assert rows()[:2] == (1, 1)
 
 
 @pytest.mark.parametrize(

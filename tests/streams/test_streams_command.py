@@ -246,7 +246,7 @@ def test_what_contradicts_a_running_stream_is_refused() -> None:
     code, words, said = ended("start", "demo", "--interval", "7", "--json")
     assert code == Exit.REFUSED
     assert json.loads(said)["code"] == "already_running"
-    assert "demo is already running with other settings" in words
+    assert "demo is already running with interval 1 s (you asked for 7 s)" in words
     assert ended("start", "rtsp://camera.example/other", "--name", "demo")[0] == Exit.REFUSED
 
 

@@ -20,7 +20,7 @@ from streams import given_address, outcomes, queries, services, whole_file
 from streams.engine.address import Address
 from streams.engine.errors import AddressRefused
 from streams.exits import Exit
-from streams.forms import ChangeForm, default_wish, mistakes
+from streams.forms import ChangeForm, mistakes
 from streams.models import Capture, Status, Stream
 from streams.queries import Card
 from streams.terminal import mention, say, within
@@ -42,7 +42,7 @@ exit codes:
   {Exit.NO_FRAME} stop --wait: not one frame
   {Exit.CANNOT_WRITE} stop --output: the grid cannot be written where it should
   {Exit.UNKNOWN} no stream of that name, or it has no capture
-  {Exit.REFUSED} start: running with other settings, being stopped, or the name is another stream's
+  {Exit.REFUSED} start: running with other settings, being stopped, or the name or address is another stream's
   {Exit.NOT_YET} stop --wait: not finished within the time; it is stopped all the same
   {Exit.KILLED} ended by Ctrl-C; what was begun goes on
 """
@@ -91,10 +91,10 @@ class Command(BaseCommand):
             description="The address may be '-': the first line of standard input, which no list of processes shows.",
         )
         start.add_argument("stream", metavar="ADDRESS|NAME", help="an RTSP address, or the name of a known stream")
-        start.add_argument("--interval", metavar="S", help="seconds from one sample to the next (1)")
-        start.add_argument("--count", metavar="N", help="frames to keep (9)")
+        start.add_argument("--interval", metavar="S", help="seconds from one sample to the next; 1, or as stored")
+        start.add_argument("--count", metavar="N", help="frames to keep; 9, or as stored")
         start.add_argument("--name", help="what a new stream is called; else the last part of its address")
-        start.add_argument("--transport", metavar="tcp|udp")
+        start.add_argument("--transport", metavar="tcp|udp", help="tcp, or as stored")
         start.add_argument("--username", metavar="NAME", help="for the camera, if the address has none")
         start.add_argument(
             "--password-stdin",
@@ -232,7 +232,7 @@ def _stream(name: str) -> Stream:
 def _started(options: dict[str, Any]) -> services.Started:
     if "://" in options["stream"] or options["stream"] == given_address.FROM_STDIN:
         address = _address(options)
-        return services.start(_change(options).applied(default_wish(address)))
+        return services.start(_change(options).applied(services.Wish(address)))
     stream, change = _stream(options["stream"]), _change(options)
     if options["username"] is not None or options["password_stdin"]:
         change = replace(change, username=options["username"], password=_password(options))
