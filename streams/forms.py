@@ -1,7 +1,9 @@
 """What may come in: each field's check, and one sentence with a code for each mistake."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from django import forms
@@ -9,6 +11,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.utils.text import capfirst
 
+from . import doors
 from .engine import masking
 from .engine.address import MASK, MAX_NAME_LENGTH, Address, check_literal, parse
 from .engine.errors import CaptureError
@@ -285,6 +288,21 @@ def mistakes(form: forms.Form) -> dict[str, dict[str, str]]:
         first = errors[0]
         found[field] = {"code": _code(field, str(first["code"])), "message": _sentence(field, first)}
     return found
+
+
+def unknown_fields(form: forms.Form, given: Iterable[str]) -> dict[str, dict[str, str]]:
+    """A mistake for each given field that the form does not have: a field that is misspelled must not be ignored."""
+    names = [name for name in given if name not in form.fields]
+    # An "&" that was typed into an address ends the field: what follows it may be the rest of a password.
+    shown = [MASK if "@" in name else doors.shown(name) for name in names]
+    return {name: _unknown_field(form, name) for name in shown}
+
+
+def _unknown_field(form: forms.Form, name: str) -> dict[str, str]:
+    near = get_close_matches(name, form.fields, n=1)
+    meant = f": did you mean {near[0]}?" if near else "."
+    takes = f"It takes {', '.join(form.fields)}." if form.fields else "It takes none."
+    return {"code": "unknown_field", "message": f"This call has no field {name}{meant} {takes}"}
 
 
 def _sentence(field: str, error: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from .. import doors, links
 from ..engine.address import MAX_URL_LENGTH
-from ..forms import ChangeForm, CredentialField, TruthField, mistakes
+from ..forms import ChangeForm, CredentialField, TruthField, mistakes, unknown_fields
 from ..models import DEFAULT_COUNT, DEFAULT_INTERVAL_S, Transport
 from .errors import Mistaken
 from .forms import DEFAULT_LIMIT, MomentField
@@ -75,8 +75,7 @@ def query(request: HttpRequest, form_class: type[F]) -> F:
 
 def _valid(form_class: type[F], given: dict[str, str]) -> F:
     form = form_class(given)
-    found = {doors.shown(name): _no_field(name, form) for name in given if name not in form.fields}
-    found |= mistakes(form)
+    found = unknown_fields(form, given) | mistakes(form)
     well_named = (given.keys() & form.fields.keys()) - found.keys()
     found |= {name: _not_empty(form, name) for name in sorted(well_named) if _is_left_empty(form, given, name)}
     if found:
@@ -94,11 +93,6 @@ def _text(name: str, value: object, field: forms.Field | None) -> str:
     if field and not isinstance(value, str):
         raise doors.BadInput(f"{name} must be text.", field=name)
     return str(value)
-
-
-def _no_field(name: str, form: forms.Form) -> dict[str, str]:
-    words = f"It takes {', '.join(form.fields)}." if form.fields else "It takes none."
-    return {"code": "unknown_field", "message": f"This call has no field {doors.shown(name)}. {words}"}
 
 
 def _is_left_empty(form: forms.Form, given: dict[str, str], name: str) -> bool:
