@@ -158,6 +158,7 @@ def stream(request: HttpRequest, name: str) -> HttpResponse:
     frames = list(queries.ranked_frames(capture)) if capture else []
     context = {
         "stream": found,
+        "settings": found if capture is None or capture.is_finished else capture,
         "capture": None,
         "frames": frames,
         "history": Paginator(queries.history(found), queries.PAGE_LENGTH).get_page(request.GET.get("page")),

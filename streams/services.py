@@ -296,8 +296,8 @@ def change_stream(stream: Stream, change: Change) -> Stream:
     return _committed(lambda: _change(_at_rest(stream), change))
 
 
-def check_credentials(stream: Stream, change: Change) -> None:
-    """Raises Refused if `change_stream` would because of these credentials, or of when they come."""
+def check_change(stream: Stream, change: Change) -> None:
+    """Raises Refused if `change_stream` would because of the credentials, or because the stream is captured."""
     with transaction.atomic():
         _recredited(_at_rest(stream), change)
 

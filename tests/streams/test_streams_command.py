@@ -137,6 +137,15 @@ def test_a_stream_is_shown_with_its_latest_capture_and_frames() -> None:
     assert SECRET not in said + json.dumps(shown)
 
 
+@pytest.mark.django_db
+def test_a_running_stream_is_shown_with_its_captures_own_settings() -> None:
+    make_capture(URL, interval_s=2.5, count=4)
+    Stream.objects.update(interval_s=30, count=7, transport="udp")
+    assert "every 2.5 s, 4 frames, tcp" in streams("show", "demo")[0]
+    (listed,) = data()
+    assert (listed["interval"], listed["count"], listed["transport"]) == (2.5, 4, "tcp")
+
+
 @pytest.mark.parametrize("words", [("show", "nobody"), ("start", "nobody"), ("stop", "nobody")])
 @pytest.mark.django_db
 def test_a_name_that_nobody_has_is_told(words: Sequence[str]) -> None:

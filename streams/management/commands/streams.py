@@ -21,7 +21,7 @@ from streams.engine.address import Address
 from streams.engine.errors import AddressRefused
 from streams.exits import Exit
 from streams.forms import ChangeForm, mistakes
-from streams.models import Capture, Status, Stream
+from streams.models import Capture, CaptureSettings, Status, Stream
 from streams.queries import Card
 from streams.terminal import mention, say, within
 
@@ -309,13 +309,14 @@ def _write_grid(capture: Capture, output: Path) -> None:
 
 def _data(card: Card) -> dict[str, Any]:
     stream, capture = card.stream, card.capture
+    settings = _settings(stream, capture)
     return {
         "process_name": stream.name,
         "status": stream.status,
         "url": stream.url,
-        "interval": stream.interval_s,
-        "count": stream.count,
-        "transport": stream.transport,
+        "interval": settings.interval_s,
+        "count": settings.count,
+        "transport": settings.transport,
         "verify_certificate": stream.verify_certificate,
         "capture": capture and capture.pk,
         "samples": capture.samples if capture else 0,
@@ -324,6 +325,11 @@ def _data(card: Card) -> dict[str, Any]:
         "next_attempt_at": stream.next_attempt_at,
         "notices": stream.notice_sentences,
     }
+
+
+def _settings(stream: Stream, capture: Capture | None) -> CaptureSettings:
+    """The running capture's own, or else the stream's."""
+    return stream if capture is None or capture.is_finished else capture
 
 
 def _result(capture: Capture) -> dict[str, Any]:
@@ -393,7 +399,7 @@ def _described(stream: Stream, capture: Capture | None, data: dict[str, Any]) ->
         "name": stream.name,
         "url": stream.url,
         "status": stream.status,
-        "settings": f"every {stream.interval_s:g} s, {stream.count} frames, {stream.transport}"
+        "settings": f"every {data['interval']:g} s, {data['count']} frames, {data['transport']}"
         f"{'' if stream.verify_certificate else ', certificate not verified'}",
         "last error": stream.error_code and f"{stream.error_code}: {stream.error_text}",
         "again": f"in {_wait_s(stream):.0f} s, attempt {stream.attempt}" if stream.next_attempt_at else "",
