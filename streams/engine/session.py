@@ -238,6 +238,11 @@ class Session:
         if status != self._status:
             self._set(status)
 
+    @property
+    def _has_sampled(self) -> bool:
+        """Whether the capture has ever had a sample, by this recorder or by one before it."""
+        return self._number > 0
+
     def _pause(self, error: CaptureError) -> None:
         self._clock.wait(self.stop, self._put_off(error))
 
@@ -245,7 +250,7 @@ class Session:
         """Say when it is tried again; in how many seconds that is."""
         since_s = self._healthy_since_s
         healthy_s = 0.0 if since_s is None else self._clock.monotonic() - since_s
-        wait_s = self._backoff.after(error.retry, healthy_s)
+        wait_s = self._backoff.after(error.retry_of(self._has_sampled), healthy_s)
         now = self._clock.now()
         next_at = now + wait_s
         with self._lock:
@@ -255,7 +260,7 @@ class Session:
 
     def _resumed(self, status: Status) -> Status:
         """Go on with the ladder of waits of the recorder before this one."""
-        retry = errors.retry_of(status.error_code)
+        retry = errors.retry_of(status.error_code, self._has_sampled)
         if status.state is not State.RECONNECTING or not status.attempt or retry in (None, Retry.NEVER):
             return Status()
         self._backoff.resume(retry, status.attempt)
@@ -263,7 +268,7 @@ class Session:
 
     def _wait_on(self, status: Status) -> None:
         """By the wall clock of whoever said it, which may be wrong: no longer than the error's longest wait."""
-        retry = errors.retry_of(status.error_code)
+        retry = errors.retry_of(status.error_code, self._has_sampled)
         if status.next_attempt_at is None or retry is None:
             return
         wait_s = min(status.next_attempt_at - self._clock.now(), longest_wait_s(retry))

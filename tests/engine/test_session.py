@@ -193,10 +193,10 @@ def test_it_waits_longer_after_each_failure() -> None:
 
 
 def test_it_says_why_which_attempt_and_when_the_next_one_is() -> None:
-    stage = play(errors.NotFound(), errors.NotFound("Gone."))
+    stage = play(errors.Unreachable(), errors.Unreachable("Gone."))
     first, second = (report.status for report in stage.reports[:2])
-    assert first == Status(State.RECONNECTING, "not_found", errors.NotFound.words, 1, WALL_S + 1)
-    assert second == Status(State.RECONNECTING, "not_found", "Gone.", 2, WALL_S + 3)
+    assert first == Status(State.RECONNECTING, "unreachable", errors.Unreachable.words, 1, WALL_S + 1)
+    assert second == Status(State.RECONNECTING, "unreachable", "Gone.", 2, WALL_S + 3)
 
 
 @pytest.mark.parametrize("error", [errors.AuthRefused, errors.Refused, errors.NoVideo, errors.Undecodable])
@@ -343,6 +343,28 @@ def test_every_code_says_how_it_is_retried() -> None:
     assert len({one.code for one in classes}) == len(classes) > 10
     assert {one.code: errors.retry_of(one.code) for one in classes} == {one.code: one.retry for one in classes}
     assert errors.retry_of("") is None
+
+
+# --- a path that was never there ---
+
+
+def test_a_path_that_was_never_there_is_asked_for_rarely() -> None:
+    stage = play(*[errors.NotFound()] * 5)
+    assert stage.clock.waits[:5] == [step_s * 1.25 for step_s in (60, 300, 900, 3600, 3600)]
+
+
+def test_a_path_that_has_had_a_sample_is_asked_for_soon() -> None:
+    """A relay publishes it again once its camera is up."""
+    clock = FakeClock()
+    stage = play(clip(clock, SCENE), errors.NotFound(), errors.NotFound(), clock=clock)
+    assert stage.session.report().counters.samples
+    assert clock.waits[-4:] == [1, 2, 4, 8]  # the end of the clip, twice the path, the end of the stage
+
+
+@pytest.mark.parametrize(("samples", "waits_s"), [(0, [100, 3600 * 1.25]), (7, [75, 8])])
+def test_the_next_recorder_goes_on_with_the_step_of_the_one_before(samples: int, waits_s: list[float]) -> None:
+    seed = replace(waiting("not_found", attempt=3), samples=samples)
+    assert play(errors.NotFound(), seed=seed).clock.waits[:2] == waits_s
 
 
 def test_a_name_that_is_refused_is_looked_up_again_on_the_slow_ladder() -> None:

@@ -28,7 +28,7 @@ from streams.claims import CLAIM_S
 from streams.cluster import Cluster
 from streams.engine import recorder as recorder_module
 from streams.engine import sheet
-from streams.engine.address import parse_networks
+from streams.engine.address import parse, parse_networks
 from streams.engine.errors import Retry
 from streams.engine.notices import Notice
 from streams.engine.report import Report
@@ -511,6 +511,18 @@ def test_a_person_who_stops_and_starts_is_not_made_to_wait(locked: ScriptedCamer
     make_capture(locked.url, interval_s=INTERVAL_S)
     assert (stream().attempt, stream().next_attempt_at) == (0, None)
     run(north, lambda: stream().attempt == 1 and locked.connections > before)
+
+
+def test_a_path_that_was_changed_is_tried_at_once(camera: ScriptedCamera, north: Supervisor) -> None:
+    capture = make_capture(camera.url + "/nowhere", interval_s=INTERVAL_S)
+    run(north, lambda: stream().next_attempt_at is not None)
+    wait_s = ((stream().next_attempt_at or timezone.now()) - timezone.now()).total_seconds()
+    assert (stream().error_code, wait_s > 30) == ("not_found", True)
+    services.stop(capture.stream)
+    run(north, lambda: Capture.objects.get().is_finished)
+    services.start_again(services.change_stream(stream(), services.Change(address=parse(camera.url))))
+    assert (stream().attempt, stream().next_attempt_at) == (0, None)
+    run(north, lambda: status() == "capturing")
 
 
 # --- what is written ------------------------------------------------------------------------------
