@@ -17,7 +17,7 @@ router = Router()
 call = partial(documented.call, router)
 
 STREAMS, CAPTURES, RUNNING, LIVE, LINKS = "Streams", "Captures", "Start and stop", "Live", "Links"
-CAMERA = {"rtsp_url": "rtsp://camera.example:8554/demo", "username": "user", "password": "password"}
+CAMERA = {"rtsp_url": "rtsp://camera.example:8554/demo", "username": "viewer", "password": "s3cret-Lamp"}
 RESULTS = {"ok": schemas.Result, "unfinished": schemas.Result, "too_few": schemas.Result}
 StreamName = PathEx[str, P(description="Of the stream.", example="demo")]
 CaptureId = PathEx[int, P(description="Of the capture.", example=12)]
