@@ -69,6 +69,15 @@ def test_a_card_shows_the_best_frame_the_samples_and_for_how_long_it_runs(client
     assert page.attributes[f"open-{capture.stream.pk}"]["href"] == "/streams/demo/"
 
 
+def test_a_camera_that_never_answered_is_not_up(client: Client) -> None:
+    capture = make_capture()
+    Capture.objects.update(started_at=timezone.now() - timedelta(minutes=6, seconds=38))
+    Stream.objects.update(status="reconnecting")
+    said = card(client, capture.stream)
+    assert "Started 6 min ago" in said
+    assert "Uptime" not in said
+
+
 def test_a_better_frame_takes_the_place_of_the_picture(client: Client) -> None:
     capture = recording()
     before = index(client).values("img", "src")

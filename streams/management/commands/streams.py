@@ -348,7 +348,7 @@ def _exit_code(result: dict[str, Any]) -> Exit:
 
 def _row(card: Card) -> tuple[str, ...]:
     samples = str(card.capture.samples) if card.capture else "-"
-    return (card.stream.name, card.stream.status, samples, uptime(_uptime_s(card.capture)), _trouble(card.stream))
+    return (card.stream.name, card.stream.status, samples, _running(card.capture), _trouble(card.stream))
 
 
 def _trouble(stream: Stream) -> str:
@@ -363,9 +363,22 @@ def _wait_s(stream: Stream) -> float:
 
 
 def _uptime_s(capture: Capture | None) -> float | None:
+    """None before the first sample: what never captured is not up."""
+    return _age_s(capture) if capture and capture.samples else None
+
+
+def _age_s(capture: Capture | None) -> float | None:
+    """Seconds since the start of a capture in progress."""
     if capture is None or capture.is_finished:
         return None
     return round((timezone.now() - capture.started_at).total_seconds(), 1)
+
+
+def _running(capture: Capture | None) -> str:
+    """For how long; before the first sample when it was started."""
+    if capture is None or capture.is_finished or capture.samples:
+        return uptime(_uptime_s(capture))
+    return f"started {uptime(_age_s(capture))} ago"
 
 
 def uptime(seconds: float | None) -> str:
@@ -407,7 +420,7 @@ def _described(stream: Stream, capture: Capture | None, data: dict[str, Any]) ->
     }
     if capture:
         facts["capture"] = f"#{capture.pk}, {data['latest']['message']}"
-        facts["uptime"] = uptime(_uptime_s(capture))
+        facts["uptime"] = _running(capture)
         facts["samples"] = (
             f"{capture.samples} (repeated {capture.repeated}), missed {capture.missed}, damaged {capture.rejected}"
         )
