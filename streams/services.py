@@ -586,7 +586,10 @@ def finish(capture_id: int, meanwhile: Meanwhile = bool) -> bool:
         is_ours = bool(rows.update(grid=capture.grid.name, finished_at=Now(), claimed_by=None))
         if is_ours:
             status = Status.FAILED if capture.ending == Ending.FAILED else Status.IDLE
-            _set_status(capture.stream_id, status, capture.error_code, capture.error_text)
+            is_fine = status == Status.IDLE and capture.frames.count() >= capture.count
+            # A capture that got all its frames needs no attention, whatever went wrong on the way: that is history.
+            error = ("", "") if is_fine else (capture.error_code, capture.error_text)
+            _set_status(capture.stream_id, status, *error)
     if not is_ours:
         _delete(capture.grid)
     if is_ours:

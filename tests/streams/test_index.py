@@ -100,6 +100,24 @@ def test_an_error_that_is_over_is_not_shown_as_if_it_were_not(client: Client) ->
     assert "No connection" not in card(client, stream)
 
 
+@pytest.mark.parametrize(("frames", "is_red"), [(9, False), (8, True)], ids=["complete", "not enough frames"])
+def test_after_a_capture_only_what_needs_attention_is_red(client: Client, frames: int, is_red: bool) -> None:
+    """The camera closed before the stop. What went wrong stays in the history in any case."""
+    capture = make_capture()
+    record(capture, frames=frames)
+    words = "The camera ended the stream."
+    Capture.objects.update(error_code="closed", error_text=words)
+    Stream.objects.update(status="reconnecting", error_code="closed", error_text=words)
+    services.stop(capture.stream)
+    assert words not in card(client, capture.stream)
+    services.finish(capture.pk)
+    assert (words in card(client, capture.stream)) is is_red
+    assert (client.get("/api/streams/demo").json()["error"] is not None) is is_red
+    assert Capture.objects.get().error_code == "closed"
+    assert "closed" in read(client.get("/streams/demo/").content.decode()).texts[f"capture-{capture.pk}"]
+    assert words in read(client.get(f"/captures/{capture.pk}/").content.decode()).words
+
+
 def test_a_card_tells_of_notices(client: Client) -> None:
     stream = recording(status=Status(State.CAPTURING, notices=(Notice.FROZEN,))).stream
     assert Notice.FROZEN.words in card(client, stream)
