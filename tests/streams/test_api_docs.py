@@ -207,6 +207,13 @@ def test_openapi_is_worked_out_once() -> None:
     assert api.get_openapi_schema() is api.get_openapi_schema()
 
 
+def test_it_names_the_exceptions_of_its_rules() -> None:
+    """The rules hold for all other calls: test_credentials.py has null, test_api.py the stop of too few frames."""
+    text = " ".join(DOCS.read_text().split())
+    assert '`null` means "not given". The one exception is PATCH' in text
+    assert "has changed nothing. The one exception is a stop: with 409 and the code `not_enough_frames`" in text
+
+
 def test_openapi_has_the_ranges_of_the_forms_and_says_what_is_left_out() -> None:
     body = api.get_openapi_schema()["paths"]["/api/start"]["post"]["requestBody"]
     assert body["required"] is True
