@@ -187,20 +187,20 @@ class StreamForm(StartForm):
     _LABELS = {
         "rtsp_url": (
             "Camera address",
-            "rtsp:// or rtsps://, with or without user name and password.",
+            "rtsp:// or rtsps://, with or without user name and password. "
+            "A known address keeps the values that you leave empty.",
         ),
         "interval": (
             "Interval in seconds",
-            f"{MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}. If left empty: {DEFAULT_INTERVAL_S:g}, or as stored for a "
-            "known camera.",
+            f"{MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}. New: {DEFAULT_INTERVAL_S:g}.",
         ),
         "count": (
             "Frames to keep",
-            f"1 to {MAX_COUNT}, the brightest. If left empty: {DEFAULT_COUNT}, or as stored.",
+            f"1 to {MAX_COUNT}, the brightest. New: {DEFAULT_COUNT}.",
         ),
         "name": ("Name", "If left empty: the last part of the address."),
         "transport": ("Transport", ""),
-        "username": ("User name", "If left empty: as in the address, or as stored for a known camera."),
+        "username": ("User name", "If the camera asks for one, and the address has none."),
         "password": ("Password", "Enter it as is; no escaping. It is never shown again."),
         "verify_certificate": (
             "Camera's certificate",
@@ -209,8 +209,8 @@ class StreamForm(StartForm):
     }
     # Nothing is chosen as the form comes: a setting that nobody touched must not replace a known camera's.
     _CHOICES = {
-        "transport": [("", "As stored, or TCP"), *Transport.choices],
-        "verify_certificate": [("", "As stored, or verified"), ("true", "Verified"), ("false", "Not verified")],
+        "transport": [("", "TCP, or as stored"), *Transport.choices],
+        "verify_certificate": [("", "Verified, or as stored"), ("true", "Verified"), ("false", "Not verified")],
     }
     _HINTS: dict[str, dict[str, str | int]] = {
         "rtsp_url": {"placeholder": "rtsp://user:password@camera.example:554/garden", "inputmode": "url"},

@@ -55,7 +55,7 @@ def stop(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
 def _mistakes(form: forms.Form, fields: dict[str, str]) -> answers.Mistakes:
     """Of the fields that the form has, and of those that it does not have; empty for a valid form."""
     unknown = unknown_fields(form, sorted(fields.keys() - {CSRF_FIELD}))
-    if unknown and "://" in fields.get("rtsp_url", ""):
+    if "?" in fields.get("rtsp_url", ""):
         for mistake in unknown.values():
             mistake["message"] += " If it is a part of the address, write %26 for the & before it."
     return unknown | mistakes(form)

@@ -8,7 +8,9 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams import outcomes
+from streams import doors, outcomes
+from streams.forms import StartForm, StopForm
+from streams.links import LinkForm
 from tests.streams.builders import API, BROWSER, CURL, SITE, URL, Response, make_capture, rows
 
 pytestmark = pytest.mark.django_db
@@ -263,6 +265,12 @@ def test_what_follows_an_ampersand_in_a_password_is_not_told_again(client: Clien
     answer = client.generic("POST", "/start", body, content_type=FORM)
     assert (answer.status_code, "t-w0rd" in answer.content.decode()) == (400, False)
     assert "no field ***" in answer.content.decode()
+
+
+def test_the_door_knows_the_fields_of_all_calls() -> None:
+    """Of any other field it does not ask what is in it: the call says that it has none of this name."""
+    known = {name for form in (StartForm, StopForm, LinkForm) for name in form().fields}
+    assert {*doors._TEXTS, *doors._TRUTHS} == known
 
 
 def test_what_was_sent_is_not_told_as_markup(client: Client) -> None:
