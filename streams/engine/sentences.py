@@ -1,9 +1,9 @@
-"""The service's own words: what of a text the code itself wrote, and no camera and no client.
+"""Finds the words in a text that the service's own code wrote, as against those of a camera or a client.
 
 A password may be a plain word: "password", "camera", "interval". To mask it in the service's own sentences hides the
-sentence and not the password. The sentences are the constants of the code: an f-string is compiled to the pieces
-between its values, and a format is cut at its placeholders. So each piece is found again in a text, and the values
-between them are not.
+sentence and not the password. The sentences are the constants of the code: Python compiles an f-string to the pieces
+between its values, and a format is cut here at its placeholders. A piece is found again in a text by its letters; the
+values between two pieces belong to none.
 """
 
 import re
@@ -18,26 +18,26 @@ _PARTS = ("streams", "rtspsite")
 LONGEST = 400  # longer constants are no sentences; neither are those with a line break
 REMEMBERED = 4096
 _PLACEHOLDER = re.compile(r"%[-#0 +]*[\d*]*(?:\.\d+)?[a-zA-Z%]|\{[^{}]*\}")
-# Two words, so that one word alone, as a field's name or an error's code, is still masked where a client sends it.
+# Two words: a single one, as a field's name or an error's code, is still masked where a client sends it.
 _WORDS = re.compile(r"[A-Za-z]{2,}[^A-Za-z\s]*\s[^A-Za-z]*[A-Za-z]{2,}")
 _KEY = re.compile(r"\s\w+=")  # of an f-string that is a line of the log
 _LOG_FORMAT = re.compile(r"\w=%")
 
 
 def is_own(text: str, begin: int, end: int) -> bool:
-    """Whether these characters stand inside a piece that the code itself wrote."""
+    """Return whether these characters stand inside a piece that the code itself wrote."""
     return any(text.startswith(piece, begin - at) for at, piece in _places(text[begin:end]) if at <= begin)
 
 
 @lru_cache(REMEMBERED)
 def _places(words: str) -> tuple[tuple[int, str], ...]:
-    """Every piece that holds these words, and where in it."""
+    """Return every piece that holds these words, and where it holds them."""
     return tuple((match.start(), piece) for piece in _pieces() for match in re.finditer(re.escape(words), piece))
 
 
 @cache
 def _pieces() -> frozenset[str]:
-    """All pieces of all modules, from the compiled files: 0.15 s, once, when a secret is first found in a text."""
+    """Read all pieces of all modules from the compiled files: 0.15 s, once, when a secret is first found in a text."""
     files = [file for part in _PARTS for file in sorted((_ROOT / part).rglob("*.py"))]
     return frozenset(piece for file in files for constant in _constants_of(file) for piece in _split(constant))
 
