@@ -37,7 +37,7 @@ def _places(words: str) -> tuple[tuple[int, str], ...]:
 
 @cache
 def _pieces() -> frozenset[str]:
-    """Read all pieces of all modules from the compiled files: 0.15 s, once, when a secret is first found in a text."""
+    """Read all pieces from the compiled modules: 0.15 s, once, when a secret is first found in a text."""
     files = [file for part in _PARTS for file in sorted((_ROOT / part).rglob("*.py"))]
     return frozenset(piece for file in files for constant in _constants_of(file) for piece in _split(constant))
 
