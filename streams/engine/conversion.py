@@ -1,12 +1,13 @@
 """Decoded frames as pictures."""
 
+import threading
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from . import heap
@@ -21,6 +22,13 @@ BT601 = frozenset({2, 4, 5, 6})
 CONVERTIBLE = BT601 | {0, Colorspace.ITU709, Colorspace.SMPTE240M, Colorspace.BT2020}
 BT2020_CONSTANT = 10
 
+# What swscale maps to a screen's colours (BT.709), and OpenCV with it; what else is named stays as it is (measured).
+# Numbers of ISO/IEC 23091-2: film, BT.2020, XYZ, P3 and EBU; PQ and HLG.
+WIDE_PRIMARIES = frozenset({8, 9, 10, 11, 12, 22})
+HDR_TRANSFERS = frozenset({16, 18})
+# swscale refuses to map from logarithmic ones.
+LOGARITHMIC_TRANSFERS = frozenset({9, 10})
+
 # swscale converts a row of these from that row and its chroma alone, so that bands have the pixels of the picture.
 # The chroma of deeper ones it interpolates from row to row.
 BANDED = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"})
@@ -30,6 +38,8 @@ BAND_ROWS = 32
 
 # For a picture that is too large at the usual quality: nothing but noise is, or more pixels than cameras have.
 LOWER_QUALITIES = (75, 50, 25, 5)
+
+_of_thread = threading.local()
 
 
 def encode_frame(frame: VideoFrame, most_bytes: int = MAX_PICTURE_BYTES) -> bytes:
@@ -50,7 +60,7 @@ def to_bgr(frame: VideoFrame) -> Picture:
     OpenCV converts by swscale with these flags (measured: no pixel differs). They are quick, and 0.5 to 1.5 levels
     darker than the exact way, which takes seven times as long.
     """
-    return _converted(frame, "bgr24", VideoReformatter())
+    return _converted(frame, "bgr24", _mapper() if _is_mapped(frame) else VideoReformatter())
 
 
 def to_grey(frame: VideoFrame) -> Iterator[Picture]:
@@ -58,6 +68,9 @@ def to_grey(frame: VideoFrame) -> Iterator[Picture]:
 
     Raises Undecodable as `to_bgr`. BGRA has the pixels of BGR, and OpenCV reads it faster.
     """
+    if _is_mapped(frame):
+        yield np.asarray(cv2.cvtColor(to_bgr(frame), cv2.COLOR_BGR2GRAY), np.uint8)
+        return
     reformatter = VideoReformatter()
     with heap.reused():
         for band in _bands(frame):
@@ -67,15 +80,46 @@ def to_grey(frame: VideoFrame) -> Iterator[Picture]:
 def _converted(frame: VideoFrame, pix_fmt: str, reformatter: VideoReformatter) -> Picture:
     matrix = _matrix(frame)
     named = None if matrix == frame.colorspace else matrix
+    primaries, transfer = _targets(frame) if _is_mapped(frame) else (None, None)
     try:
         made = reformatter.reformat(
-            frame, format=pix_fmt, src_colorspace=named, interpolation=Interpolation.BICUBIC, threads=1
+            frame,
+            format=pix_fmt,
+            src_colorspace=named,
+            dst_color_primaries=primaries,
+            dst_color_trc=transfer,
+            interpolation=Interpolation.BICUBIC,
+            threads=1,
         )
     except FFmpegError as error:
         if is_out_of_memory(error):
             raise OutOfMemory from None
         raise Undecodable(f"Its pictures ({frame.format.name}) cannot be converted: {error.strerror}.") from None
     return np.asarray(made.to_ndarray(), np.uint8)
+
+
+def _is_mapped(frame: VideoFrame) -> bool:
+    """Whether a screen cannot show the frame's colours without being mapped to its own."""
+    return frame.color_primaries in WIDE_PRIMARIES or frame.color_trc in HDR_TRANSFERS
+
+
+def _targets(frame: VideoFrame) -> tuple[int, int]:
+    """The primaries and the transfer function of the picture that a frame is mapped to."""
+    primaries, transfer = frame.color_primaries, frame.color_trc
+    if transfer in LOGARITHMIC_TRANSFERS:
+        transfer = ColorTrc.UNSPECIFIED
+    return (
+        ColorPrimaries.BT709 if primaries in WIDE_PRIMARIES else primaries,
+        ColorTrc.BT709 if transfer in HDR_TRANSFERS else transfer,
+    )
+
+
+def _mapper() -> VideoReformatter:
+    """One for all frames of a thread: to make the table of colours takes a second."""
+    if not hasattr(_of_thread, "mapper"):
+        _of_thread.mapper = VideoReformatter()
+    mapper: VideoReformatter = _of_thread.mapper
+    return mapper
 
 
 def _bands(frame: VideoFrame) -> Iterator[VideoFrame]:
