@@ -32,6 +32,8 @@ LOGARITHMIC_TRANSFERS = frozenset({9, 10})
 # swscale converts a row of these from that row and its chroma alone, so that bands have the pixels of the picture.
 # The chroma of deeper ones it interpolates from row to row.
 BANDED = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"})
+# In pictures of other widths (322) the pixels of BGRA are not those of BGR.
+BAND_WIDTHS = 16
 # A band of 1080p has 64 rows of BGRA. libav makes room for a multiple of 32 rows.
 BAND_BYTES = 512 * 1024
 BAND_ROWS = 32
@@ -66,9 +68,9 @@ def to_bgr(frame: VideoFrame) -> Picture:
 def to_grey(frame: VideoFrame) -> Iterator[Picture]:
     """The grey picture that `cv2.cvtColor` makes of `to_bgr`, from top to bottom in bands of (rows, width) uint8.
 
-    Raises Undecodable as `to_bgr`. BGRA has the pixels of BGR, and OpenCV reads it faster.
+    Raises Undecodable as `to_bgr`. Bands are BGRA, which OpenCV reads faster than BGR.
     """
-    if _is_mapped(frame):
+    if not _has_bands(frame):
         yield np.asarray(cv2.cvtColor(to_bgr(frame), cv2.COLOR_BGR2GRAY), np.uint8)
         return
     reformatter = VideoReformatter()
@@ -122,12 +124,13 @@ def _mapper() -> VideoReformatter:
     return mapper
 
 
+def _has_bands(frame: VideoFrame) -> bool:
+    is_whole = frame.width % BAND_WIDTHS == frame.height % 2 == 0
+    return is_whole and frame.format.name in BANDED and not _is_mapped(frame)
+
+
 def _bands(frame: VideoFrame) -> Iterator[VideoFrame]:
-    """Views of the frame, one below the other, with the same pixels once converted. Else the frame itself."""
-    is_even = frame.width % 2 == frame.height % 2 == 0
-    if frame.format.name not in BANDED or not is_even:
-        yield frame
-        return
+    """Views of the frame, one below the other."""
     planes = [plane(frame, index) for index in range(len(frame.planes))]
     rows = max(1, BAND_BYTES // (4 * frame.width * BAND_ROWS)) * BAND_ROWS
     for top in range(0, frame.height, rows):
