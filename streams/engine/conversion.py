@@ -62,7 +62,9 @@ def to_bgr(frame: VideoFrame) -> Picture:
     OpenCV converts by swscale with these flags (measured: no pixel differs). They are quick, and 0.5 to 1.5 levels
     darker than the exact way, which takes seven times as long.
     """
-    return _converted(frame, "bgr24", _mapper() if _is_mapped(frame) else VideoReformatter())
+    if _is_mapped(frame):
+        return _converted(frame, "bgr24", _mapper(), *_targets(frame))
+    return _converted(frame, "bgr24", VideoReformatter())
 
 
 def to_grey(frame: VideoFrame) -> Iterator[Picture]:
@@ -79,10 +81,15 @@ def to_grey(frame: VideoFrame) -> Iterator[Picture]:
             yield np.asarray(cv2.cvtColor(_converted(band, "bgra", reformatter), cv2.COLOR_BGRA2GRAY), np.uint8)
 
 
-def _converted(frame: VideoFrame, pix_fmt: str, reformatter: VideoReformatter) -> Picture:
+def _converted(
+    frame: VideoFrame,
+    pix_fmt: str,
+    reformatter: VideoReformatter,
+    primaries: int | None = None,
+    transfer: int | None = None,
+) -> Picture:
     matrix = _matrix(frame)
     named = None if matrix == frame.colorspace else matrix
-    primaries, transfer = _targets(frame) if _is_mapped(frame) else (None, None)
     try:
         made = reformatter.reformat(
             frame,
