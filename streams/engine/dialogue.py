@@ -2,7 +2,7 @@
 
 import select
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from . import errors
@@ -10,6 +10,8 @@ from .address import Address, Networks
 from .clock import Stop
 from .connection import TLS, Connection, connect, wait
 from .interleaved import Interleaved
+from .pace import Pace
+from .quirks import Quirks
 from .rtsp_auth import Authorizer, challenges
 from .rtsp_message import Message, pack_answer, pack_request
 
@@ -33,7 +35,14 @@ class Caution:
     """Those that may be connected to; empty: all that are not refused anyway."""
     verifies_certificate: bool = True
     has_met_digest: bool = False
-    """The camera has taken a Digest: from then on nobody in its place gets the password as it is."""
+    """The camera has taken a Digest: from then on nobody in its place gets the password as it is.
+
+    Not among the quirks: a camera that is set to Basic would be refused until its address changes.
+    """
+    quirks: Quirks = field(default_factory=Quirks)
+    """What is learned about the camera. It outlives the capture."""
+    pace: Pace = field(default_factory=Pace)
+    """How far apart its pictures come."""
 
 
 class Dialogue:
