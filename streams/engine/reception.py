@@ -17,7 +17,11 @@ _BLOCK = struct.Struct(">IB3sIIII")
 
 class Reception:
     def __init__(self) -> None:
-        self._begin(None, 0)
+        self.ssrc: int | None = None
+        """The source of the last packet; None before the first."""
+        self._base = self._highest = 0  # sequence numbers, with the cycles above their 16 bits
+        self._received = self._expected_before = self._received_before = 0
+        self._reported: tuple[int, float] | None = None  # what `sender_report` gives, and when it came
 
     def note(self, packets: Sequence[memoryview]) -> None:
         """These came, in this order; each has its header of 12 bytes."""
@@ -34,7 +38,7 @@ class Reception:
     def note_report(self, compound: bytes, now_s: float) -> None:
         """RTCP came, at this moment of the monotonic clock."""
         if self.ssrc is not None and (middle := sender_report(compound, self.ssrc)) is not None:
-            self._report_middle, self._reported_s = middle, now_s
+            self._reported = middle, now_s
 
     def block(self, now_s: float) -> bytes:
         """The report block, with the fraction lost since the last one; empty before the first packet."""
@@ -46,14 +50,13 @@ class Reception:
         lost_lately = expected_lately - (self._received - self._received_before)
         fraction = min(255, (lost_lately << 8) // expected_lately) if lost_lately > 0 else 0
         self._expected_before, self._received_before = expected, self._received
-        since = 0 if self._reported_s is None else int((now_s - self._reported_s) * 65_536) & 0xFFFFFFFF
+        middle, reported_s = self._reported or (0, now_s)
+        since = int((now_s - reported_s) * 65_536) & 0xFFFFFFFF
         highest = self._highest & 0xFFFFFFFF
-        return _BLOCK.pack(self.ssrc, fraction, lost.to_bytes(3), highest, 0, self._report_middle, since)
+        return _BLOCK.pack(self.ssrc, fraction, lost.to_bytes(3), highest, 0, middle, since)
 
-    def _begin(self, ssrc: int | None, sequence: int) -> None:
+    def _begin(self, ssrc: int, sequence: int) -> None:
         self.ssrc = ssrc
-        """The source of the last packet; None before the first."""
-        self._base = self._highest = sequence  # with the cycles above the 16 bits of a sequence number
+        self._base = self._highest = sequence
         self._received = self._expected_before = self._received_before = 0
-        self._report_middle = 0
-        self._reported_s: float | None = None
+        self._reported = None

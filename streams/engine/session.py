@@ -24,9 +24,12 @@ from .wire import picture_bytes
 
 # The feed keeps its own limits (rtsp.py, feed.py). These are for a thread that hangs inside C code all the same.
 OPEN_S = 30.0
-PACKET_S = 15.0
+# Beyond what the feed says that it waits for a picture: its reading is a second behind, and a machine may be busy.
+HANG_S = 3.0
+# One picture. 8K of H.265 takes half a second.
+DECODE_S = 15.0
 CLOSE_S = 5.0
-# A sample was due and nothing clean could be decoded for so long.
+# A sample was due and nothing clean could be decoded for so long, or for as long as the feed waits for a picture.
 FRAME_S = 30.0
 # The same as long as no key frame has come: smart codecs send one in 48 s (1200 pictures) at the worst.
 KEY_FRAME_S = 120.0
@@ -172,10 +175,11 @@ class Session:
         sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
-            self._expect(PACKET_S, errors.Stalled())
+            self._expect_picture()
             if self._take(sampler, packet, feed.codec):
                 sampled_s = self._clock.monotonic()
-            self._check(sampler, self._clock.monotonic() - sampled_s)
+            self._check(sampler, self._clock.monotonic() - sampled_s, feed.patience_s)
+            self._expect(feed.patience_s + HANG_S, errors.Stalled())
 
     def _take(self, sampler: Sampler, packet: Packet, codec: str) -> bool:
         """Whether a sample came of the packet. No frame is held when this is over: one of 1080p is 3 MB."""
@@ -188,10 +192,10 @@ class Session:
                 sampler.refuse()
         return has_sampled
 
-    def _check(self, sampler: Sampler, waited_s: float) -> None:
-        """Raises Undecodable once packets come and no sample for too long."""
-        is_late = waited_s > self.settings.interval_s + (FRAME_S if sampler.has_begun else KEY_FRAME_S)
-        if not is_late:
+    def _check(self, sampler: Sampler, waited_s: float, patience_s: float) -> None:
+        """Raises Undecodable once packets come and no sample for too long, even for a camera of this patience."""
+        longest_s = max(FRAME_S if sampler.has_begun else KEY_FRAME_S, patience_s)
+        if waited_s <= self.settings.interval_s + longest_s:
             return
         if sampler.has_begun:
             raise errors.Undecodable
@@ -274,7 +278,7 @@ class Session:
         self._deadline = (self._clock.monotonic() + within_s, error)
 
     def _expect_picture(self) -> None:
-        self._expect(PACKET_S, errors.Undecodable())
+        self._expect(DECODE_S, errors.Undecodable())
 
     def _set(self, status: Status) -> None:
         with self._lock:

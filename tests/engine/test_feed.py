@@ -88,6 +88,7 @@ CASES = [
     Case("stall_after:0.3", errors.Stalled),
     Case("stall_after:0.3", errors.Stalled, "udp"),
     Case("close_after:0.3", errors.Closed),
+    Case("close_after:0.3", errors.Closed, "udp"),
     Case("bye_after:0.3", errors.Closed, "udp"),
     Case("unknown_codec", errors.Undecodable),
 ]
@@ -350,6 +351,8 @@ class Reading:
     readings: list[list[bytes]]
     stop: Stop
     now_s: float = 100.0
+    is_alone: bool = False
+    ended_s: list[float] = field(default_factory=list)
     said: list[float | str] = field(default_factory=list)
     """How long it was to wait for each reading, and after how many bytes it was to wake up."""
     track: Track = field(default_factory=lambda: Track("H264", 96, 90_000, "", {}, None))
@@ -366,6 +369,9 @@ class Reading:
         self.said.append(f"{bytes} bytes")
 
     def drain(self) -> None: ...
+
+    def note_end(self, ended_s: float) -> None:
+        self.ended_s.append(ended_s)
 
     def close(self) -> None: ...
 
@@ -425,11 +431,12 @@ def test_a_picture_that_takes_long_to_decode_is_a_picture(monkeypatch: pytest.Mo
     """The packets after it are not the first for so long: nobody has asked for any."""
     reading = Reading(film_in_readings(3), Stop())
     monkeypatch.setattr(feed, "SILENCE_S", math.inf)
+    monkeypatch.setattr(feed, "MAX_SILENCE_S", math.inf)
     monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
     pictures = depacketizer(reading.track, is_ordered=True)
     count = 0
     for _ in RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets():
-        reading.now_s += 2 * feed.NO_PICTURE_S
+        reading.now_s += 100.0
         count += 1
     assert count >= 22
 
@@ -440,4 +447,5 @@ def test_packets_without_a_picture_are_none(monkeypatch: pytest.MonkeyPatch) -> 
     pictures = depacketizer(reading.track, is_ordered=True)
     with pytest.raises(errors.Undecodable):
         list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets())
-    assert feed.NO_PICTURE_S < 20 - len(reading.readings) <= feed.NO_PICTURE_S + 2
+    limit_s = feed.SILENCE_S + feed.PICTURE_GRACE_S
+    assert limit_s < 20 - len(reading.readings) <= limit_s + 2

@@ -19,8 +19,8 @@ from streams.engine.feed import Feed, Opener, Packet
 from streams.engine.report import Counters, Report, Seed, State, Status, Video
 from streams.engine.session import (
     FRAME_S,
+    HANG_S,
     OPEN_S,
-    PACKET_S,
     TIMELINE_S,
     Session,
 )
@@ -31,7 +31,7 @@ from tests.camera.mark import read_mark
 from tests.camera.viewer import wait_until
 
 from .builders import an_address, settings
-from .clip_feed import WALL_S, ClipFeed, later, packets_of
+from .clip_feed import PATIENCE_S, WALL_S, ClipFeed, later, packets_of
 
 PLAN = (40, 200, 90, 120, 60, 180)
 SCENE = Scene(320, 240, PLAN, fps=5, gop_s=1.0)
@@ -545,7 +545,8 @@ def test_a_camera_that_hangs_before_its_first_packet_is_overdue_as_a_timeout() -
 
 
 def test_a_camera_that_hangs_after_a_packet_is_overdue_as_stalled() -> None:
-    assert hung_at(SCENE, packet=7) == {PACKET_S - 1: "", PACKET_S: "stalled"}
+    limit_s = PATIENCE_S + HANG_S
+    assert hung_at(SCENE, packet=7) == {limit_s - 1: "", limit_s: "stalled"}
 
 
 def hung_at(scene: Scene, packet: int) -> dict[float, str]:
@@ -554,7 +555,7 @@ def hung_at(scene: Scene, packet: int) -> dict[float, str]:
     answers: dict[float, str] = {}
     feed = ClipFeed(scene, errors.InvalidURL())
     session = Session(settings(), opener=lambda *_: feed, clock=clock)
-    limit_s = OPEN_S if packet == 0 else PACKET_S
+    limit_s = OPEN_S if packet == 0 else PATIENCE_S + HANG_S
 
     def packets() -> Iterator[Packet]:
         for number, each in enumerate(packets_of(scene)):
