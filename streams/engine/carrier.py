@@ -234,8 +234,8 @@ class UDPCarrier:
         self._datagrams.close()
 
     def _expect_from(self, source: str) -> None:
-        """A recorder with two networks may send by the other one. A name is not looked up."""
-        if not is_literal(source) or source == self._dialogue.connection.peer:
+        """A recorder with two networks may send by the other one. A name is not looked up, 0.0.0.0 names nothing."""
+        if not is_literal(source) or source in (self._dialogue.connection.peer, "0.0.0.0", "::"):
             return
         try:
             check_ip(source, self._networks)

@@ -16,6 +16,7 @@ from .feed import Feed, Opener, Packet, open_feed
 from .integrity import are_whole
 from .leaderboard import Leaderboard
 from .notices import Notice
+from .quirks import Quirks
 from .report import Counters, Picture, Report, Seed, Settings, State, Status, Video
 from .sampler import Counts, Sample, Sampler
 from .scoring import brightness, fingerprint
@@ -56,18 +57,20 @@ class Session:
     ) -> None:
         self.settings = settings
         self.stop = Stop()
-        self._open = opener or _opener(settings)
+        seed = seed or Seed()
+        self._quirks = Quirks.decode(seed.quirks)
+        self._open = opener or _opener(settings, self._quirks)
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._on_change = on_change
         self._lock = threading.Lock()
-        seed = seed or Seed()
         # A picture leaves memory once it is saved: nine of 1080p are 4 MB.
         self._board: Leaderboard[Picture | None] = Leaderboard(
             settings.count, ((number, score, None) for number, score in seed.board)
         )
         self._copies = Copies(seed.board)
-        self._transport = settings.transport
+        self._transport = self._quirks.transport or settings.transport
+        self._refused: dict[str, str] = {}  # transports in a row, and in what words
         self._number = seed.samples
         self._status = self._resumed(seed.status)
         self._counts = Counts()
@@ -95,16 +98,26 @@ class Session:
             except OutOfMemory:  # whatever holds it: it is given back by ending
                 raise
             except TransportRefused as error:
-                if self._transport == self.settings.transport:
-                    self._transport = OTHER[self._transport]
-                else:
-                    self._transport = self.settings.transport  # whatever refuses both may serve only this one later
-                    self._pause(error)
+                self._turn(error)
             except CaptureError as error:
+                self._refused.clear()
                 if error.retry is Retry.NEVER:
                     self._set(Status(State.FAILED, error.code, str(error)))
                     return
                 self._pause(error)
+
+    def _turn(self, error: TransportRefused) -> None:
+        """To the other transport, at once. If both are refused: back to the one asked for, after a pause.
+
+        What refuses both may serve only that one later.
+        """
+        self._refused[self._transport] = str(error)
+        self._transport = OTHER[self._transport]
+        if self._transport in self._refused:
+            words = " ".join(dict.fromkeys(self._refused.values()))
+            self._transport = self.settings.transport
+            self._refused.clear()
+            self._pause(TransportRefused(words))
 
     def report(self, *, is_final: bool = False) -> Report:
         """What has been captured; any thread may ask."""
@@ -117,6 +130,7 @@ class Session:
                 fresh=tuple(picture for _, _, picture in ranking if picture),
                 is_final=is_final,
                 timeline=self._timeline.encode() if self._is_timeline_due() or is_final else "",
+                quirks=self._quirks.encode(),
             )
 
     def _is_timeline_due(self) -> bool:
@@ -175,11 +189,18 @@ class Session:
         sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
+            self._learn_transport()
             self._expect_picture()
             if self._take(sampler, packet, feed.codec):
                 sampled_s = self._clock.monotonic()
             self._check(sampler, self._clock.monotonic() - sampled_s, feed.patience_s)
             self._expect(feed.patience_s + HANG_S, errors.Stalled())
+
+    def _learn_transport(self) -> None:
+        """Something came: this transport works."""
+        self._refused.clear()
+        is_asked = self._transport == self.settings.transport
+        self._quirks.transport = "" if is_asked else self._transport
 
     def _take(self, sampler: Sampler, packet: Packet, codec: str) -> bool:
         """Whether a sample came of the packet. No frame is held when this is over: one of 1080p is 3 MB."""
@@ -298,9 +319,9 @@ class Session:
         )
 
 
-def _opener(settings: Settings) -> Opener:
+def _opener(settings: Settings, quirks: Quirks) -> Opener:
     """One caution for all connections: it learns from each."""
-    return partial(open_feed, caution=Caution(settings.networks, settings.verify_certificate))
+    return partial(open_feed, caution=Caution(settings.networks, settings.verify_certificate, quirks=quirks))
 
 
 def _timeline_of(seed: Seed, interval_s: float, now: float) -> Timeline:

@@ -22,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.engine import carrier, errors, rtsp
-from streams.engine.address import Address, parse
+from streams.engine.address import Address, parse, parse_networks
 from streams.engine.clock import Stop, Stopped
+from streams.engine.connection import Datagrams
 from streams.engine.dialogue import Caution
 from streams.engine.errors import CaptureError
 from streams.engine.quirks import Quirks
@@ -1162,6 +1163,23 @@ def test_holes_are_punched_and_reports_sent(sender: Sender, monkeypatch: pytest.
         assert sender.hear(1)[:2] == b"\x80\xc9"
 
 
+def test_reports_go_beside_the_port_that_packets_come_from(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    """Where the camera tells no ports."""
+    monkeypatch.setattr(rtsp, "REPORT_S", 0.05)
+    sent: list[int] = []
+    monkeypatch.setattr(Datagrams, "_send", lambda self, own, port, data: sent.append(port))
+    sender._tells_ports = False
+    with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
+        assert session.receive(0.1) == []
+        assert sent == []
+        sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+        wait_until(lambda: session.receive(0.05) == [] and len(sent) >= 1)
+    assert set(sent) == {sender.ports[0] + 1}
+
+
 @pytest.mark.parametrize(
     "ports", ["", ";server_port=0-0", ";server_port=x", ";server_port=99999-5", ";server_port=7"]
 )
@@ -1187,6 +1205,96 @@ def test_packets_of_strangers_do_not_count(sender: Sender, stop: Stop) -> None:
             sender.send(rtp(number))
             assert collect(session, 1) == [rtp(number)]
     stranger.close()
+
+
+def naming(sender: Sender, source: str) -> dict[str, Say]:
+    """A camera that says where its packets come from."""
+
+    def set_up(request: Request) -> bytes | None:
+        sender.set_up(request)
+        told = f";source={source};server_port={sender.ports[0]}-{sender.ports[1]}"
+        return answer(request, Session="1", Transport=f"RTP/AVP;unicast{told}")
+
+    return {"SETUP": set_up}
+
+
+@pytest.fixture
+def other_sender() -> Iterator[Sender]:
+    sender = Sender("127.0.0.2")
+    yield sender
+    sender.close()
+
+
+def test_packets_come_from_another_address_that_the_camera_names(other_sender: Sender, stop: Stop) -> None:
+    """FIELD 52: a recorder with two networks."""
+    with (
+        OddCamera(on=naming(other_sender, "127.0.0.2")) as camera,
+        open_session(address_of(camera), "udp", stop) as session,
+    ):
+        assert other_sender.hear(0)[:1] == b"\x80", "a hole is punched for that address, too"
+        other_sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+        other_sender.send(b"\x81\xcb\0\1\0\0\0\0", 1)
+        with pytest.raises(errors.Closed):
+            session.receive(LONG_S)
+
+
+@pytest.mark.parametrize("source", ["127.0.0.2", "169.254.169.254"])
+def test_but_not_from_one_that_is_not_allowed(
+    source: str, sender: Sender, other_sender: Sender, stop: Stop
+) -> None:
+    """Behind a NAT the camera's own view of its address does no harm."""
+    caution = Caution(networks=parse_networks("127.0.0.1"))
+    with (
+        OddCamera(on=naming(sender, source)) as camera,
+        open_session(address_of(camera), "udp", stop, caution) as session,
+    ):
+        other_sender.target = sender.target
+        other_sender.send(rtp(1))
+        assert session.receive(0.05) == []
+        assert session.trouble.startswith(f"The camera names {source} as the source of its packets. ")
+        assert f"does not connect to {source}" in session.trouble
+        sender.send(rtp(2))
+        assert collect(session, 1) == [rtp(2)]
+
+
+@pytest.mark.parametrize("source", ["", "cam.example", "::1", "0.0.0.0", "127.0.0.1", "[1", "999.1.1.1"])
+def test_a_source_that_is_of_no_use_is_ignored(source: str, sender: Sender, stop: Stop) -> None:
+    with (
+        OddCamera(on=naming(sender, source)) as camera,
+        open_session(address_of(camera), "udp", stop) as session,
+    ):
+        assert session.trouble == ""
+        sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+
+
+def test_packets_of_an_address_that_was_not_named_are_said(sender: Sender, other_sender: Sender, stop: Stop) -> None:
+    with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
+        assert session.trouble == ""
+        other_sender.target = sender.target
+        other_sender.send(rtp(1))
+        assert session.receive(0.05) == []
+        assert "127.0.0.2" in session.trouble
+
+
+def test_over_udp_packets_come_on_when_the_connection_has_ended(sender: Sender, stop: Stop) -> None:
+    """FIELD 53."""
+    with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
+        sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+        camera.hang_up()
+        wait_until(lambda: session.receive(0.05) == [] and session.is_alone)
+        busy_s = time.thread_time()
+        assert session.receive(0.5) == []
+        assert time.thread_time() - busy_s < 0.25, "the end of a connection can be read without end"
+        for number in range(2, 5):
+            sender.send(rtp(number))
+            assert collect(session, 1) == [rtp(number)]
+        session._keepalive_at_s = session._chore_at_s = 0.0
+        sender.send(rtp(5))
+        assert collect(session, 1) == [rtp(5)], "nobody is there to be asked to keep the session"
+    assert camera.methods[-1] == "PLAY"
 
 
 def test_datagrams_too_short_for_rtp_hold_nobody_up(sender: Sender, stop: Stop) -> None:
