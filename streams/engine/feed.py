@@ -186,13 +186,14 @@ class RTSPFeed:
 
     def _check_silence(self, heard_s: float) -> None:
         silent_s = self._read_s - heard_s
-        if self._session.is_alone and silent_s > max(ALONE_S, SILENT_DISTANCES * (self._pace.longest_s or 0.0)):
-            raise errors.Closed
-        if self._has_begun and (silent_s > self._silence_s or self._unpictured_s > self.patience_s):
+        if self._session.is_alone:
+            if silent_s > min(self._silence_s, max(ALONE_S, SILENT_DISTANCES * (self._pace.longest_s or 0.0))):
+                raise errors.Closed
+        elif self._has_begun and (silent_s > self._silence_s or self._unpictured_s > self.patience_s):
             self._pace.note_silence(silent_s)
             self._session.note_end(heard_s)
             raise errors.Stalled
-        if not self._has_begun and silent_s > FIRST_PACKET_S:
+        elif not self._has_begun and silent_s > FIRST_PACKET_S:
             if self._transport == "udp":
                 raise errors.TransportRefused(f"Nothing comes from the camera by UDP. {self._session.trouble}".strip())
             raise errors.ConnectTimeout

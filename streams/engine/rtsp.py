@@ -4,6 +4,7 @@ import math
 import re
 import secrets
 import select
+from collections import deque
 from dataclasses import replace
 from time import monotonic
 from types import TracebackType
@@ -26,12 +27,14 @@ CLOSE_S = 0.5
 """Longest farewell."""
 SESSION_TIMEOUT_S = 60.0  # RFC 2326 section 12.37: where the camera names none; of a longer one no use is made
 MIN_KEEPALIVE_S = 1.0
-REPORT_S = 5.0
-"""RFC 3550 section 6.2, over TCP too: Arlo cameras stop after 10 s without (mediamtx #1403)."""
+REPORT_S = 4.5
+"""Every 5 s at the latest (RFC 3550 section 6.2), over TCP too: cameras stop after 5 to 10 s without (mediamtx #1403)."""
 READ_S = 1.0
 """So much later than it comes something may be read (feed.py's BATCH_S)."""
 HANG_UP_S = 2.0
 """A stream that ends so soon after a keep-alive ends because of it."""
+MAX_KEPT = 120
+"""Keep-alives that are remembered: of the longest silence (feed.py's MAX_SILENCE_S), if one is sent each second."""
 ON_TIME = (0.9, 1.5)
 """The end of a session that was not kept alive, in session timeouts after PLAY: servers look at intervals."""
 RESEND_S = 0.05
@@ -79,7 +82,7 @@ class RTSPSession:
         self._session_timeout_s = SESSION_TIMEOUT_S
         self._keepalive_every_s = SESSION_TIMEOUT_S / 2
         self._played_s = 0.0
-        self._kept_at_s: float | None = None
+        self._kept_s: deque[float] = deque(maxlen=MAX_KEPT)
         self._has_ended = False
         self.is_alone = False
         """Whether the RTSP connection has ended and packets may come all the same: over UDP."""
@@ -267,7 +270,7 @@ class RTSPSession:
         return self._quirks.keepalive or ("GET_PARAMETER" if "GET_PARAMETER" in self._public else "OPTIONS")
 
     def _keep_alive(self) -> None:
-        self._kept_at_s = monotonic()
+        self._kept_s.append(monotonic())
         self._dialogue.post(self._keepalive, self._control)
 
     def note_end(self, ended_s: float) -> None:
@@ -276,10 +279,10 @@ class RTSPSession:
         A camera may hang up over one (SharpRTSP #63), or not be kept by it and end the session on time (EvoStream
         wants GET_PARAMETER and does not say so, go2rtc #2409). Then the other method is used, over reconnects too.
         """
-        if self._has_ended or self._kept_at_s is None:
+        if self._has_ended or not self._kept_s:
             return
         self._has_ended = True
-        has_hung_up = -READ_S <= ended_s - self._kept_at_s <= HANG_UP_S + READ_S
+        has_hung_up = any(-READ_S <= ended_s - kept_s <= HANG_UP_S + READ_S for kept_s in self._kept_s)
         lived_s, timeout_s = ended_s - self._played_s, self._session_timeout_s
         is_on_time = ON_TIME[0] * timeout_s <= lived_s <= ON_TIME[1] * timeout_s + READ_S
         if has_hung_up or is_on_time:

@@ -889,12 +889,28 @@ def ended(
     with open_session(address_of(camera), "tcp", stop, caution) as session:
         session._keep_alive()
         session._played_s -= played_s
-        session._kept_at_s = time.monotonic() - kept_s
+        session._kept_s[-1] = time.monotonic() - kept_s
         wait_until(lambda: session.receive(0.05) == [] and camera.methods[-1] in ("OPTIONS", "GET_PARAMETER"))
         camera.hang_up()
         with pytest.raises(errors.Closed):
             session.receive(LONG_S)
     return caution.quirks.keepalive
+
+
+def test_a_stream_that_stopped_at_a_keep_alive_is_laid_to_it_though_others_were_sent_since(stop: Stop) -> None:
+    """Silence is known to be the end only later."""
+    caution = Caution()
+    with OddCamera() as camera, open_session(address_of(camera), "tcp", stop, caution) as session:
+        for _ in range(3):
+            session._keep_alive()
+        for number, kept_s in enumerate((100.0, 130.0, 160.0)):
+            session._kept_s[number] = kept_s
+        session._played_s = 10.0
+        session.note_end(120.0)
+        assert caution.quirks == Quirks(), "between two of them"
+        session._has_ended = False
+        session.note_end(130.1)
+    assert caution.quirks == Quirks(keepalive="OPTIONS")
 
 
 @pytest.mark.parametrize(
