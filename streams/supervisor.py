@@ -280,7 +280,7 @@ class Supervisor:
             full = replace(report.status, notices=(*report.status.notices, Notice.STORAGE_FULL))
             known = recorder.status if recorder.left_s is None else None  # a stop has wiped what the stream said
             without = replace(report, fresh=(), status=full)
-            services.checkpoint(recorder.claim, recorder.base, without, known, known_quirks=recorder.quirks)
+            services.checkpoint(recorder.claim, recorder.base, without, known, frozenset(), recorder.quirks)
             self._note_quirks(recorder, report.quirks)
             self._note_status(recorder, full)
             return False

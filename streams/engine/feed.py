@@ -34,7 +34,9 @@ QUIET_S = 0.25
 # many at a time, which costs a third (docs/engine.md).
 EAGER_S = 5.0
 BATCH_BYTES, BATCH_S = 512 << 10, 1.0
-# Packets come, and of none of them a picture: so much longer than silence.
+# Packets come, and of none of them a picture: before the session gives the recorder up.
+NO_PICTURE_S = 12.0
+# The same once the pace of pictures is known: so much longer than silence.
 PICTURE_GRACE_S = 2.0
 # So many pictures of one read are given before more of it is looked at: a million may lie there, of 14 bytes each,
 # and each key picture has its parameter sets put before it.
@@ -191,7 +193,7 @@ class RTSPFeed:
                 raise errors.Closed
         elif self._has_begun and (silent_s > self._silence_s or self._unpictured_s > self.patience_s):
             self._pace.note_silence(silent_s)
-            self._session.note_end(heard_s)
+            self._session.note_end()
             raise errors.Stalled
         elif not self._has_begun and silent_s > FIRST_PACKET_S:
             if self._transport == "udp":
@@ -201,7 +203,7 @@ class RTSPFeed:
     def _check_pictures(self) -> None:
         """Packets come: of those of a camera that has sent no picture yet, one is expected soon."""
         is_known = self._has_pictured or self._pace.longest_s is not None
-        if self._unpictured_s > (self.patience_s if is_known else SILENCE_S + PICTURE_GRACE_S):
+        if self._unpictured_s > (self.patience_s if is_known else NO_PICTURE_S):
             raise errors.Undecodable("What the camera sends makes no picture.")
 
     @property

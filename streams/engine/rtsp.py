@@ -81,7 +81,7 @@ class RTSPSession:
         self._public = ""
         self._session_timeout_s = SESSION_TIMEOUT_S
         self._keepalive_every_s = SESSION_TIMEOUT_S / 2
-        self._played_s = 0.0
+        self._played_s = self._heard_s = 0.0
         self._kept_s: deque[float] = deque(maxlen=MAX_KEPT)
         self._has_ended = False
         self.is_alone = False
@@ -113,6 +113,7 @@ class RTSPSession:
         while True:
             if packets:
                 self._reception.note(packets)
+                self._heard_s = monotonic()
             self._attend()
             if packets:
                 return packets
@@ -202,7 +203,7 @@ class RTSPSession:
     def _play(self, carrier: Carrier) -> None:
         self._ask("PLAY", self._control, Range="npt=0.000-")
         self._early = self._dialogue.take_early()
-        now_s = self._played_s = self._report_at_s = monotonic()
+        now_s = self._played_s = self._heard_s = self._report_at_s = monotonic()
         self._keepalive_at_s = now_s + self._keepalive_every_s
         self._plan()
         carrier.watch(self._stop)
@@ -273,8 +274,8 @@ class RTSPSession:
         self._kept_s.append(monotonic())
         self._dialogue.post(self._keepalive, self._control)
 
-    def note_end(self, ended_s: float) -> None:
-        """The stream ended at this moment of the monotonic clock: see whether the keep-alives were to blame.
+    def note_end(self, closed_s: float | None = None) -> None:
+        """The stream ended with its last packet, or when the camera closed: see whether the keep-alives were to blame.
 
         A camera may hang up over one (SharpRTSP #63), or not be kept by it and end the session on time (EvoStream
         wants GET_PARAMETER and does not say so, go2rtc #2409). Then the other method is used, over reconnects too.
@@ -282,11 +283,16 @@ class RTSPSession:
         if self._has_ended or not self._kept_s:
             return
         self._has_ended = True
-        has_hung_up = any(-READ_S <= ended_s - kept_s <= HANG_UP_S + READ_S for kept_s in self._kept_s)
-        lived_s, timeout_s = ended_s - self._played_s, self._session_timeout_s
-        is_on_time = ON_TIME[0] * timeout_s <= lived_s <= ON_TIME[1] * timeout_s + READ_S
-        if has_hung_up or is_on_time:
+        ends_s = [self._heard_s] if closed_s is None else [self._heard_s, closed_s]
+        if any(map(self._is_at_keepalive, ends_s)) or any(map(self._is_on_time, ends_s)):
             self._quirks.keepalive = "GET_PARAMETER" if self._keepalive == "OPTIONS" else "OPTIONS"
+
+    def _is_at_keepalive(self, ended_s: float) -> bool:
+        return any(-READ_S <= ended_s - kept_s <= HANG_UP_S + READ_S for kept_s in self._kept_s)
+
+    def _is_on_time(self, ended_s: float) -> bool:
+        lived_s, timeout_s = ended_s - self._played_s, self._session_timeout_s
+        return ON_TIME[0] * timeout_s <= lived_s <= ON_TIME[1] * timeout_s + READ_S
 
     # --- leaving ---
 

@@ -12,7 +12,7 @@ record_as_ever = recorder.record
 
 
 def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
-    feed.SILENCE_S = feed.FIRST_PACKET_S = 1.0
+    feed.SILENCE_S = feed.NO_PICTURE_S = feed.FIRST_PACKET_S = 1.0
     feed.PICTURE_GRACE_S = 0.0
     rtsp.SOCKET_TIMEOUT_S = 1.0
     session.FRAME_S = session.KEY_FRAME_S = 1.0

@@ -890,6 +890,7 @@ def ended(
         session._keep_alive()
         session._played_s -= played_s
         session._kept_s[-1] = time.monotonic() - kept_s
+        session._heard_s = session._kept_s[-1] - 5.0
         wait_until(lambda: session.receive(0.05) == [] and camera.methods[-1] in ("OPTIONS", "GET_PARAMETER"))
         camera.hang_up()
         with pytest.raises(errors.Closed):
@@ -905,11 +906,11 @@ def test_a_stream_that_stopped_at_a_keep_alive_is_laid_to_it_though_others_were_
             session._keep_alive()
         for number, kept_s in enumerate((100.0, 130.0, 160.0)):
             session._kept_s[number] = kept_s
-        session._played_s = 10.0
-        session.note_end(120.0)
+        session._played_s, session._heard_s = 10.0, 120.0
+        session.note_end()
         assert caution.quirks == Quirks(), "between two of them"
-        session._has_ended = False
-        session.note_end(130.1)
+        session._has_ended, session._heard_s = False, 130.1
+        session.note_end()
     assert caution.quirks == Quirks(keepalive="OPTIONS")
 
 
