@@ -234,7 +234,7 @@ class UDPCarrier:
         self._datagrams.close()
 
     def _expect_from(self, source: str) -> None:
-        """A recorder with two networks may send by the other one. A name is not looked up, 0.0.0.0 names nothing."""
+        """A recorder with two networks may send by the other one. No name is looked up; 0.0.0.0 names nothing."""
         if not is_literal(source) or source in (self._dialogue.connection.peer, "0.0.0.0", "::"):
             return
         try:

@@ -197,7 +197,9 @@ class RTSPFeed:
             raise errors.Stalled
         elif not self._has_begun and silent_s > FIRST_PACKET_S:
             if self._transport == "udp":
-                raise errors.TransportRefused(f"Nothing comes from the camera by UDP. {self._session.trouble}".strip())
+                raise errors.TransportRefused(
+                    f"Nothing comes from the camera by UDP. {self._session.trouble}".strip()
+                )
             raise errors.ConnectTimeout
 
     def _check_pictures(self) -> None:

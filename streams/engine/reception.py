@@ -1,7 +1,8 @@
 """What came of one RTP source, for the report block about it (RFC 3550 sections 6.4.1 and A.3). Pure.
 
-Some cameras want to see their packets counted (Arlo, mediamtx #1403). Batches are looked at, not packets: the last one
-has the sequence number, and their count is known. The jitter is always told as 0, for arrivals are not known by packet.
+Some cameras want to see their packets counted (Arlo, mediamtx #1403). Of each reading the last packet is looked at,
+for its sequence number, and the others are only counted: a feed of 4 Mbit/s has 450 a second. Packets that are read
+at once have no arrivals of their own, so the jitter is told as 0.
 """
 
 import struct

@@ -28,7 +28,7 @@ CLOSE_S = 0.5
 SESSION_TIMEOUT_S = 60.0  # RFC 2326 section 12.37: where the camera names none; of a longer one no use is made
 MIN_KEEPALIVE_S = 1.0
 REPORT_S = 4.5
-"""Every 5 s at the latest (RFC 3550 section 6.2), over TCP too: cameras stop after 5 to 10 s without (mediamtx #1403)."""
+"""Every 5 s at the latest (RFC 3550 section 6.2), over TCP too: cameras stop 5 to 10 s after one (mediamtx #1403)."""
 READ_S = 1.0
 """So much later than it comes something may be read (feed.py's BATCH_S)."""
 HANG_UP_S = 2.0
@@ -181,7 +181,9 @@ class RTSPSession:
             raise errors.NoVideo
         self.track = next((track for track in tracks if track.encoding in sdp.KNOWN_ENCODINGS), tracks[0])
         self._control = sdp.aggregate_control(description.body, base_url)
-        self._carrier = UDPCarrier(self._dialogue, self._networks) if transport == "udp" else TCPCarrier(self._dialogue)
+        self._carrier = (
+            UDPCarrier(self._dialogue, self._networks) if transport == "udp" else TCPCarrier(self._dialogue)
+        )
         self._set_up(self._carrier)
         self._play(self._carrier)
 
@@ -275,7 +277,7 @@ class RTSPSession:
         self._dialogue.post(self._keepalive, self._control)
 
     def note_end(self, closed_s: float | None = None) -> None:
-        """The stream ended with its last packet, or when the camera closed: see whether the keep-alives were to blame.
+        """The stream ended with its last packet, or when the camera closed: see whether keep-alives were to blame.
 
         A camera may hang up over one (SharpRTSP #63), or not be kept by it and end the session on time (EvoStream
         wants GET_PARAMETER and does not say so, go2rtc #2409). Then the other method is used, over reconnects too.

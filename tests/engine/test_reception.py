@@ -92,7 +92,9 @@ def test_the_senders_last_report_is_told_with_its_age() -> None:
     assert (block.report, block.delay) == (0x22223333, int(2.5 * 65_536))
 
 
-@pytest.mark.parametrize("compound", [a_sender_report(7), a_sender_report(SSRC)[:20], b"\x80\xc8\0\1\0\0\x5e\xed", b""])
+@pytest.mark.parametrize(
+    "compound", [a_sender_report(7), a_sender_report(SSRC)[:20], b"\x80\xc8\0\1\0\0\x5e\xed", b""]
+)
 def test_a_report_that_is_not_of_the_source_or_not_whole_is_not_told(compound: bytes) -> None:
     reception = Reception()
     reception.note(packets([1]))

@@ -883,7 +883,13 @@ def test_a_refused_options_ends_nothing_either(monkeypatch: pytest.MonkeyPatch, 
 
 
 def ended(
-    camera: OddCamera, caution: Caution, monkeypatch: pytest.MonkeyPatch, stop: Stop, *, played_s: float, kept_s: float
+    camera: OddCamera,
+    caution: Caution,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: Stop,
+    *,
+    played_s: float,
+    kept_s: float,
 ) -> str:
     """What is learned of a connection that the camera ended so long after PLAY and after the keep-alive before."""
     with open_session(address_of(camera), "tcp", stop, caution) as session:
@@ -1257,9 +1263,7 @@ def test_packets_come_from_another_address_that_the_camera_names(other_sender: S
 
 
 @pytest.mark.parametrize("source", ["127.0.0.2", "169.254.169.254"])
-def test_but_not_from_one_that_is_not_allowed(
-    source: str, sender: Sender, other_sender: Sender, stop: Stop
-) -> None:
+def test_but_not_from_one_that_is_not_allowed(source: str, sender: Sender, other_sender: Sender, stop: Stop) -> None:
     """Behind a NAT the camera's own view of its address does no harm."""
     caution = Caution(networks=parse_networks("127.0.0.1"))
     with (

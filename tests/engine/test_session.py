@@ -441,7 +441,7 @@ def test_a_camera_whose_pictures_are_forty_seconds_apart_is_not_given_up(patienc
         return feed
 
     stage = play(slow, clock=clock)
-    assert [code for _, code in states(stage) if code][0] == first_code
+    assert next(code for _, code in states(stage) if code) == first_code
 
 
 # --- what was there before, and what is saved ---
