@@ -7,6 +7,7 @@ left in the dialogue's stream for the session.
 import re
 import select
 from dataclasses import dataclass
+from ipaddress import ip_address
 from time import monotonic
 from typing import Protocol
 
@@ -235,7 +236,10 @@ class UDPCarrier:
 
     def _expect_from(self, source: str) -> None:
         """A recorder with two networks may send by the other one. No name is looked up; 0.0.0.0 names nothing."""
-        if not is_literal(source) or source in (self._dialogue.connection.peer, "0.0.0.0", "::"):
+        if not is_literal(source) or ip_address(source).is_unspecified:
+            return
+        source = str(ip_address(source))  # as the kernel spells it
+        if source == self._dialogue.connection.peer:
             return
         try:
             check_ip(source, self._networks)
