@@ -70,7 +70,7 @@ class Carrier(Protocol):
     def report(self, packet: bytes) -> None:
         """Send RTCP."""
 
-    def go_on_alone(self) -> bool:
+    def outlives_connection(self) -> bool:
         """The RTSP connection has ended: whether packets can come all the same."""
 
     @property
@@ -129,7 +129,7 @@ class TCPCarrier:
     def report(self, packet: bytes) -> None:
         self._dialogue.send_interleaved(self._rtcp_channel, packet)
 
-    def go_on_alone(self) -> bool:
+    def outlives_connection(self) -> bool:
         return False
 
     @property
@@ -217,7 +217,7 @@ class UDPCarrier:
     def report(self, packet: bytes) -> None:
         self._datagrams.report(self._rtcp_port, packet)
 
-    def go_on_alone(self) -> bool:
+    def outlives_connection(self) -> bool:
         """The connection would be readable for ever."""
         fileno = self._dialogue.connection.fileno()
         self._poll.unregister(fileno)

@@ -27,7 +27,7 @@ SILENT_DISTANCES, MAX_SILENCE_S = 3, 120.0
 # From PLAY to the first packet: frigate #11041 (40 s in VLC), motion #1104. To the second picture as well.
 FIRST_PACKET_S = 30.0
 # Once the RTSP connection has ended and packets come by UDP nevertheless: no session holds them any more.
-ALONE_S = 2.0
+DISCONNECTED_S = 2.0
 # A picture is given when the next one begins, or when nothing has come for so long.
 QUIET_S = 0.25
 # Whoever starts a capture waits for its first sample: packets are taken as they come. After that they are taken
@@ -188,8 +188,8 @@ class RTSPFeed:
 
     def _check_silence(self, heard_s: float) -> None:
         silent_s = self._read_s - heard_s
-        if self._session.is_alone:
-            if silent_s > min(self._silence_s, max(ALONE_S, SILENT_DISTANCES * (self._pace.longest_s or 0.0))):
+        if self._session.is_disconnected:
+            if silent_s > min(self._silence_s, max(DISCONNECTED_S, SILENT_DISTANCES * (self._pace.longest_s or 0.0))):
                 raise errors.Closed
         elif self._has_begun and (silent_s > self._silence_s or self._unpictured_s > self.patience_s):
             self._pace.note_silence(silent_s)

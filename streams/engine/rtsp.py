@@ -84,7 +84,7 @@ class RTSPSession:
         self._played_s = self._heard_s = 0.0
         self._kept_s: deque[float] = deque(maxlen=MAX_KEPT)
         self._has_ended = False
-        self.is_alone = False
+        self.is_disconnected = False
         """Whether the RTSP connection has ended and packets may come all the same: over UDP."""
         self._is_keepalive_repeated = False
         self._keepalive_at_s = self._report_at_s = self._chore_at_s = 0.0
@@ -223,11 +223,11 @@ class RTSPSession:
             self._plan()
         if stream.reports:
             self._hear_reports()
-        if dialogue.has_ended and not dialogue.failure and not self.is_alone:
-            self.is_alone = self._playing.go_on_alone()
-            if not self.is_alone:
+        if dialogue.has_ended and not dialogue.failure and not self.is_disconnected:
+            self.is_disconnected = self._playing.outlives_connection()
+            if not self.is_disconnected:
                 dialogue.failure = errors.Closed()
-        if dialogue.failure or self.is_alone:
+        if dialogue.failure or self.is_disconnected:
             self.note_end(monotonic())
 
     def _hear_reports(self) -> None:
@@ -253,7 +253,7 @@ class RTSPSession:
     # --- staying ---
 
     def _do_chores(self, now_s: float) -> None:
-        if now_s >= self._keepalive_at_s and not self.is_alone:
+        if now_s >= self._keepalive_at_s and not self.is_disconnected:
             self._is_keepalive_repeated = False
             self._keep_alive()
             self._keepalive_at_s = now_s + self._keepalive_every_s
@@ -265,7 +265,7 @@ class RTSPSession:
 
     def _plan(self) -> None:
         resend_at_s = monotonic() + RESEND_S if self._dialogue.has_unsent else math.inf
-        keepalive_at_s = math.inf if self.is_alone else self._keepalive_at_s
+        keepalive_at_s = math.inf if self.is_disconnected else self._keepalive_at_s
         self._chore_at_s = min(keepalive_at_s, self._report_at_s, resend_at_s)
 
     @property

@@ -352,7 +352,7 @@ class Reading:
     readings: list[list[bytes]]
     stop: Stop
     now_s: float = 100.0
-    is_alone: bool = False
+    is_disconnected: bool = False
     trouble: str = ""
     is_ended: bool = False
     said: list[float | str] = field(default_factory=list)
@@ -469,7 +469,7 @@ def silence_of(
 ) -> float:
     """How long nothing may come after these readings, before the error."""
     reading = Reading([*readings, *([[]] * 200)], Stop())
-    reading.is_alone = more.pop("is_alone", False)
+    reading.is_disconnected = more.pop("is_disconnected", False)
     monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
     opened = RTSPFeed(
         cast(RTSPSession, reading), depacketizer(reading.track, is_ordered=True), reading.stop, "tcp", **more
@@ -525,7 +525,7 @@ def test_once_the_connection_has_ended_the_end_of_the_packets_is_the_end(
     if distance_s:
         pace.note(1.0)
         pace.note(1.0 + distance_s)
-    assert silence_of(monkeypatch, at_distances(), errors.Closed, is_alone=True, pace=pace) == silence_s
+    assert silence_of(monkeypatch, at_distances(), errors.Closed, is_disconnected=True, pace=pace) == silence_s
 
 
 def test_why_nothing_may_come_by_udp_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

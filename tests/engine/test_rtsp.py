@@ -1305,7 +1305,7 @@ def test_over_udp_packets_come_on_when_the_connection_has_ended(sender: Sender, 
         sender.send(rtp(1))
         assert collect(session, 1) == [rtp(1)]
         camera.hang_up()
-        wait_until(lambda: session.receive(0.05) == [] and session.is_alone)
+        wait_until(lambda: session.receive(0.05) == [] and session.is_disconnected)
         busy_s = time.thread_time()
         assert session.receive(0.5) == []
         assert time.thread_time() - busy_s < 0.25, "the end of a connection can be read without end"
