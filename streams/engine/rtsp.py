@@ -104,7 +104,6 @@ class RTSPSession:
         """
         if self._early:
             early, self._early = self._early, []
-            self._reception.note(early)
             return early
         dialogue, carrier, stop = self._dialogue, self._playing, self._stop.fileno()
         carrier.rewind()
@@ -204,7 +203,9 @@ class RTSPSession:
 
     def _play(self, carrier: Carrier) -> None:
         self._ask("PLAY", self._control, Range="npt=0.000-")
-        self._early = self._dialogue.take_early()
+        if early := self._dialogue.take_early():
+            self._reception.note(early)
+            self._early = early
         now_s = self._played_s = self._heard_s = self._report_at_s = monotonic()
         self._keepalive_at_s = now_s + self._keepalive_every_s
         self._plan()
