@@ -790,6 +790,7 @@ def test_nor_is_a_packet_lost_that_came_with_the_end(stop: Stop) -> None:
 
 def test_other_notices_and_reports_do_not_end_it(stop: Stop) -> None:
     said = b"ANNOUNCE * RTSP/1.0\r\nCSeq: 1\r\nx-notice: 1103\r\n\r\n" + framed(1, b"\x80\xcb") + framed(1, b"")
+    said += framed(1, b"\x81\xcb\0\1\0\0\0\7")  # BYE of another source: a session that was before
     with (
         OddCamera(on=agreeing("", said + framed(0, rtp(1)))) as camera,
         open_session(address_of(camera), "tcp", stop) as session,
@@ -882,16 +883,9 @@ def test_a_refused_options_ends_nothing_either(monkeypatch: pytest.MonkeyPatch, 
     assert caution.quirks == Quirks()
 
 
-def ended(
-    camera: OddCamera,
-    caution: Caution,
-    monkeypatch: pytest.MonkeyPatch,
-    stop: Stop,
-    *,
-    played_s: float,
-    kept_s: float,
-) -> str:
+def ended(camera: OddCamera, stop: Stop, *, played_s: float, kept_s: float) -> str:
     """What is learned of a connection that the camera ended so long after PLAY and after the keep-alive before."""
+    caution = Caution()
     with open_session(address_of(camera), "tcp", stop, caution) as session:
         session._keep_alive()
         session._played_s -= played_s
@@ -940,11 +934,10 @@ def test_a_stream_that_stopped_at_a_keep_alive_is_laid_to_it_though_others_were_
     ],
 )
 def test_a_keep_alive_that_ends_the_session_or_does_not_keep_it_gives_way_to_the_other_one(
-    public: str, played_s: float, kept_s: float, learned: str, monkeypatch: pytest.MonkeyPatch, stop: Stop
+    public: str, played_s: float, kept_s: float, learned: str, stop: Stop
 ) -> None:
     with OddCamera(on={"OPTIONS": lambda request: answer(request, Public=public)}) as camera:
-        caution = Caution()
-        assert ended(camera, caution, monkeypatch, stop, played_s=played_s, kept_s=kept_s) == learned
+        assert ended(camera, stop, played_s=played_s, kept_s=kept_s) == learned
 
 
 def test_a_keep_alive_with_a_stale_nonce_is_repeated_once(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
