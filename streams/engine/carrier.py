@@ -13,7 +13,7 @@ from typing import Protocol
 from . import errors
 from .clock import Stop
 from .connection import Datagrams
-from .dialogue import Dialogue
+from .dialogue import Begun, Dialogue
 from .interleaved import BASE_BYTES
 
 MAX_DRAINED_BYTES = 1 << 24
@@ -47,6 +47,15 @@ class Carrier(Protocol):
     def agree(self, told: str, report: bytes) -> None:
         """Take what the SETUP answer says. Raises TransportRefused if it is another transport than was offered."""
 
+    def offer_unread(self) -> str:
+        """Transport of the SETUP request of one more track, whose packets are not read. Raises Unreachable."""
+
+    def agree_unread(self, told: str) -> None:
+        """Take what the answer to that says."""
+
+    def begun(self) -> Begun:
+        """Make a check whether packets have come since now, for the time before `watch`."""
+
     def watch(self, stop: Stop) -> None:
         """From now on `wait`."""
 
@@ -78,7 +87,9 @@ class TCPCarrier:
         self.offer = "RTP/AVP/TCP;unicast;interleaved={}-{}".format(*CHANNELS)
         self.report_every_s = TCP_REPORT_S
         self._dialogue = dialogue
-        self._rtcp_channel = CHANNELS[1]
+        self._channels = CHANNELS
+        self._unread: list[int] = []
+        self._offered = CHANNELS
         self._poll = select.poll()
         self._is_drained = False
         dialogue.stream.listen(*CHANNELS)
@@ -87,8 +98,22 @@ class TCPCarrier:
         transport = parse_transport(told)
         if told and (transport.is_multicast or not transport.is_tcp):
             raise errors.TransportRefused
-        channel, self._rtcp_channel = transport.channels or CHANNELS
-        self._dialogue.stream.listen(channel, self._rtcp_channel)
+        self._channels = transport.channels or CHANNELS
+        self._dialogue.stream.listen(*self._channels)
+
+    def offer_unread(self) -> str:
+        taken = max(self._offered[1], self._channels[1], *self._unread, 0)
+        first = (taken // 2 + 1) * 2  # in pairs from an even one on, as libav counts them
+        self._offered = (first, first + 1)
+        return f"RTP/AVP/TCP;unicast;interleaved={first}-{first + 1}"
+
+    def agree_unread(self, told: str) -> None:
+        self._unread += parse_transport(told).channels or self._offered
+        self._dialogue.stream.listen(*self._channels, self._unread)
+
+    def begun(self) -> Begun:
+        before = self._dialogue.early
+        return lambda: self._dialogue.early > before
 
     def watch(self, stop: Stop) -> None:
         for fileno in (stop.fileno(), self._dialogue.connection.fileno()):
@@ -121,7 +146,7 @@ class TCPCarrier:
         self._dialogue.connection.wake_at(count)
 
     def report(self, packet: bytes) -> None:
-        self._dialogue.send_interleaved(self._rtcp_channel, packet)
+        self._dialogue.send_interleaved(self._channels[1], packet)
 
     def close(self) -> None:
         pass
@@ -134,6 +159,7 @@ class UDPCarrier:
         self.report_every_s = UDP_REPORT_S
         self._dialogue = dialogue
         self._rtcp_port = 0
+        self._unread: list[Datagrams] = []
         self._poll, self._calm_poll = select.poll(), select.poll()
         self._buffer = memoryview(bytearray(BASE_BYTES))
         self._room = self._buffer
@@ -149,6 +175,17 @@ class UDPCarrier:
         if transport.server_ports:
             self._rtcp_port = transport.server_ports[1]
             self._datagrams.punch(transport.server_ports, _RTP_PUNCH, report)
+
+    def offer_unread(self) -> str:
+        datagrams = Datagrams(self._dialogue.connection, receive_buffer_bytes=0)
+        self._unread.append(datagrams)
+        return "RTP/AVP;unicast;client_port={}-{}".format(*datagrams.ports)
+
+    def agree_unread(self, told: str) -> None:
+        pass  # the kernel drops what does not fit into a small buffer
+
+    def begun(self) -> Begun:
+        return self._datagrams.has_any
 
     def watch(self, stop: Stop) -> None:
         calm = (stop.fileno(), self._dialogue.connection.fileno())
@@ -203,7 +240,8 @@ class UDPCarrier:
             self._datagrams.report(self._rtcp_port, packet)
 
     def close(self) -> None:
-        self._datagrams.close()
+        for datagrams in (self._datagrams, *self._unread):
+            datagrams.close()
 
     def _read(self) -> list[memoryview]:
         """Into what is left of the buffer; into another one if that is little, for packets in it are in use."""
