@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from . import errors
+from . import deadlines, errors
 from .address import Address
 from .clock import Stop
 from .decoder import CODECS, Decoder, LibavDecoder
@@ -21,16 +21,13 @@ from .rtsp import RTSPSession, open_session
 
 # Longest silence of a camera that plays. Any packet counts as life, not only key frames (kerberos #58).
 SILENCE_S = 10.0
-# From PLAY to the first packet.
-FIRST_PACKET_S = 10.0
+FIRST_PACKET_S, NO_PICTURE_S = deadlines.FIRST_PACKET_S, deadlines.NO_PICTURE_S
 # A picture is given when the next one begins, or when nothing has come for so long.
 QUIET_S = 0.25
 # Whoever starts a capture waits for its first sample: packets are taken as they come. After that they are taken
 # many at a time, which costs a third (docs/engine.md).
 EAGER_S = 5.0
 BATCH_BYTES, BATCH_S = 512 << 10, 1.0
-# Packets come, and of none of them a picture: before the session gives the recorder up.
-NO_PICTURE_S = 12.0
 # So many pictures of one read are given before more of it is looked at: a million may lie there, of 14 bytes each,
 # and each key picture has its parameter sets put before it.
 MAX_FOUND, MAX_FOUND_BYTES = 1024, 32 << 20
@@ -167,7 +164,7 @@ class RTSPFeed:
         if not has_begun and silent_s > FIRST_PACKET_S:
             if self._transport == "udp":
                 raise errors.TransportRefused("Nothing comes from the camera by UDP.")
-            raise errors.ConnectTimeout
+            raise errors.TransportRefused("Nothing comes from the camera by TCP.", otherwise=errors.ConnectTimeout())
 
     def _stamped(self, pictures: Sequence[CodedPicture], arrived_s: float) -> Iterator[Packet]:
         track = self._session.track
@@ -195,10 +192,10 @@ def open_feed(address: Address, transport: str, stop: Stop, caution: Caution | N
     session = open_session(address, transport, stop, caution)
     try:
         pictures = depacketizer(session.track, is_ordered=transport == "tcp")
+        return RTSPFeed(session, pictures, stop, transport)
     except BaseException:
         session.close()
         raise
-    return RTSPFeed(session, pictures, stop, transport)
 
 
 def spread(times_s: Sequence[float], arrivals_s: Sequence[float], from_s: float) -> Sequence[float]:

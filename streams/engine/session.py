@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
 
-from . import errors
+from . import deadlines, errors
 from .backoff import Backoff, longest_wait_s
 from .clock import Clock, Stop, Stopped, SystemClock
 from .conversion import encode_frame
@@ -16,14 +16,17 @@ from .feed import Feed, Opener, Packet, open_feed
 from .integrity import are_whole
 from .leaderboard import Leaderboard
 from .notices import Notice
+from .quirks import Quirks
 from .report import Counters, Picture, Report, Seed, Settings, State, Status, Video
 from .sampler import Counts, Sample, Sampler
 from .scoring import brightness, fingerprint
 from .timeline import Timeline
 from .wire import picture_bytes
 
-# The feed keeps its own limits (rtsp.py, feed.py). These are for a thread that hangs inside C code all the same.
-OPEN_S = 30.0
+# The feed keeps its own limits (deadlines.py). These are for a thread that hangs inside C code all the same.
+# The look-up of a name has no limit of its own: glibc asks three servers twice, 5 s each.
+RESOLVE_S = 30.0
+OPEN_S = RESOLVE_S + deadlines.OPENING_S + deadlines.FIRST_PICTURE_S
 PACKET_S = 15.0
 CLOSE_S = 5.0
 # A sample was due and nothing clean could be decoded for so long.
@@ -53,7 +56,8 @@ class Session:
     ) -> None:
         self.settings = settings
         self.stop = Stop()
-        self._open = opener or _opener(settings)
+        self._quirks = Quirks()
+        self._open = opener or _opener(settings, self._quirks)
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._on_change = on_change
@@ -64,7 +68,9 @@ class Session:
             settings.count, ((number, score, None) for number, score in seed.board)
         )
         self._copies = Copies(seed.board)
-        self._transport = settings.transport
+        self._transport = self._quirks.transport or settings.transport
+        self._refusals: dict[str, TransportRefused] = {}
+        """Of each transport, since the last sample."""
         self._number = seed.samples
         self._status = self._resumed(seed.status)
         self._counts = Counts()
@@ -92,15 +98,13 @@ class Session:
             except OutOfMemory:  # whatever holds it: it is given back by ending
                 raise
             except TransportRefused as error:
-                if self._transport == self.settings.transport:
-                    self._transport = OTHER[self._transport]
-                else:
-                    self._transport = self.settings.transport  # whatever refuses both may serve only this one later
-                    self._pause(error)
+                self._turn(error)
             except CaptureError as error:
                 if error.retry is Retry.NEVER:
                     self._set(Status(State.FAILED, error.code, str(error)))
                     return
+                if self._refusals:  # whether the other transport works was not seen
+                    self._forget_transport()
                 self._pause(error)
 
     def report(self, *, is_final: bool = False) -> Report:
@@ -163,6 +167,26 @@ class Session:
         finally:
             self._deadline = None
 
+    def _turn(self, error: TransportRefused) -> None:
+        """Go on with the other transport at once, unless it was refused, too, or is UDP in place of rtsps."""
+        asked, other = self.settings.transport, OTHER[self._transport]
+        self._refusals[self._transport] = error
+        is_in_clear = other == "udp" and self.settings.address.scheme == "rtsps"
+        if other not in self._refusals and not is_in_clear:
+            self._transport = other
+            return
+        first = self._refusals.get(asked, error)
+        told = first.otherwise or first
+        if other not in self._refusals:
+            told = type(told)(f"{told} This service does not try UDP: rtsps:// does not encrypt it.")
+        self._forget_transport()
+        self._pause(told)
+
+    def _forget_transport(self) -> None:
+        """Begin with the requested one again: a relay whose source is away refuses both."""
+        self._transport, self._quirks.transport = self.settings.transport, ""
+        self._refusals.clear()
+
     def _note_connection(self) -> None:
         with self._lock:
             self._connections += 1
@@ -224,6 +248,8 @@ class Session:
     def _note(self, sample: Sample, codec: str, lacks_key_frames: bool) -> None:
         if self._healthy_since_s is None:
             self._healthy_since_s = self._clock.monotonic()
+            self._refusals.clear()
+            self._quirks.transport = self._transport if self._transport != self.settings.transport else ""
         notices = {
             Notice.FROZEN: self._copies.is_frozen,
             Notice.NO_KEY_FRAMES: lacks_key_frames,
@@ -294,9 +320,11 @@ class Session:
         )
 
 
-def _opener(settings: Settings) -> Opener:
+def _opener(settings: Settings, quirks: Quirks) -> Opener:
     """One caution for all connections: it learns from each."""
-    return partial(open_feed, caution=Caution(settings.networks, settings.verify_certificate))
+    caution = Caution(settings.networks, settings.verify_certificate, quirks=quirks)
+    caution.redirect_ports = settings.redirect_ports
+    return partial(open_feed, caution=caution)
 
 
 def _timeline_of(seed: Seed, interval_s: float, now: float) -> Timeline:

@@ -16,6 +16,7 @@ from streams.engine.backoff import Backoff
 from streams.engine.clock import Stop
 from streams.engine.errors import CaptureError
 from streams.engine.feed import Feed, Opener, Packet
+from streams.engine.notices import Notice
 from streams.engine.report import Counters, Report, Seed, State, Status, Video
 from streams.engine.session import (
     FRAME_S,
@@ -87,11 +88,12 @@ def play(
     count: int = 9,
     seed: Seed | None = None,
     transport: str = "tcp",
+    url: str = "rtsp://camera.example/demo",
 ) -> Stage:
     """Runs a session through the acts and one more refusal, with the longest wait of each step."""
     stage = Stage([*acts, errors.Unreachable()], clock or FakeClock())
     stage.session = Session(
-        settings(interval_s=interval_s, count=count, transport=transport),
+        settings(an_address(url), interval_s=interval_s, count=count, transport=transport),
         seed,
         opener=stage.open,
         clock=stage.clock,
@@ -176,6 +178,53 @@ def test_it_says_what_it_captures() -> None:
 
 def test_it_opens_the_address_and_the_transport_it_was_given() -> None:
     assert set(play(clip(None, SCENE), transport="udp").opened) == {(an_address(), "udp")}
+
+
+SILENT = errors.TransportRefused("Nothing comes.", otherwise=errors.ConnectTimeout())
+REFUSED = errors.TransportRefused(otherwise=errors.Refused("The camera refused SETUP with status 500."))
+NO_UDP = errors.TransportRefused("No UDP.")
+
+
+def transports(stage: Stage) -> list[str]:
+    return [transport for _, transport in stage.opened]
+
+
+def test_a_refused_transport_is_followed_by_the_other_at_once_and_that_is_kept() -> None:
+    stage = play(REFUSED, clip(None, SCENE), clip(None, SCENE))
+    assert transports(stage) == ["tcp", "udp", "udp", "udp"]
+    assert stage.reports[0].status.state is State.CAPTURING
+    assert stage.reports[0].status.notices == (Notice.OTHER_TRANSPORT,)
+
+
+@pytest.mark.parametrize(
+    ("first", "code"), [(SILENT, "timeout"), (REFUSED, "refused"), (NO_UDP, "transport_refused")]
+)
+def test_where_both_fail_the_error_is_that_of_the_one_that_was_asked_for(
+    first: errors.TransportRefused, code: str
+) -> None:
+    stage = play(first, NO_UDP)
+    assert transports(stage) == ["tcp", "udp", "tcp"]
+    assert states(stage)[0] == (State.RECONNECTING, code)
+
+
+def test_the_other_transport_is_left_where_nothing_shows_that_it_works() -> None:
+    """The camera was away, and not its TCP."""
+    assert transports(play(SILENT, errors.Unreachable(), clip(None, SCENE))) == ["tcp", "udp", "tcp", "tcp"]
+
+
+def test_what_was_learned_is_forgotten_once_it_is_refused() -> None:
+    stage = play(REFUSED, clip(None, SCENE), NO_UDP, clip(None, SCENE))
+    assert transports(stage) == ["tcp", "udp", "udp", "tcp", "tcp"]
+    assert stage.reports[-2].status.notices == ()
+
+
+@pytest.mark.parametrize(("first", "code"), [(SILENT, "timeout"), (REFUSED, "refused")])
+def test_rtsps_never_falls_back_to_udp_and_says_so(first: errors.TransportRefused, code: str) -> None:
+    stage = play(first, url="rtsps://camera.example/demo")
+    assert transports(stage) == ["tcp", "tcp"]
+    status = stage.reports[0].status
+    assert status.error_code == code
+    assert "does not try UDP" in status.error_text
 
 
 def test_it_is_connecting_before_anything_has_come() -> None:
