@@ -7,10 +7,12 @@ left in the dialogue's stream for the session.
 import re
 import select
 from dataclasses import dataclass
+from ipaddress import ip_address
 from time import monotonic
 from typing import Protocol
 
 from . import errors
+from .address import Networks, check_ip, is_literal
 from .clock import Stop
 from .connection import Datagrams
 from .dialogue import Begun, Dialogue
@@ -18,8 +20,6 @@ from .interleaved import BASE_BYTES
 
 MAX_DRAINED_BYTES = 1 << 24
 MAX_NAP_S = 0.05  # over UDP: at 4 Mbit/s 23 packets, where Linux's default buffer holds 184
-TCP_REPORT_S = 10.0  # some servers end a session without
-UDP_REPORT_S = 5.0  # RFC 3550 section 6.2
 CHANNELS = (0, 1)
 _RTP_PUNCH = bytes([0x80]) + bytes(11)  # an RTP packet that holds nothing
 _NUMBERS = re.compile(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?", re.ASCII)
@@ -36,13 +36,13 @@ class Transport:
     is_multicast: bool
     channels: tuple[int, int] | None
     server_ports: tuple[int, int] | None
+    source: str
+    """Where the packets come from; empty: where the answers come from."""
 
 
 class Carrier(Protocol):
     offer: str
     """Transport of the SETUP request."""
-    report_every_s: float
-    """How often the sender wants a receiver report."""
 
     def agree(self, told: str, report: bytes) -> None:
         """Take what the SETUP answer says. Raises TransportRefused if it is another transport than was offered."""
@@ -79,13 +79,19 @@ class Carrier(Protocol):
     def report(self, packet: bytes) -> None:
         """Send RTCP."""
 
+    def outlives_connection(self) -> bool:
+        """The RTSP connection has ended: whether packets can come all the same."""
+
+    @property
+    def trouble(self) -> str:
+        """What may be why nothing comes: one sentence, or empty."""
+
     def close(self) -> None: ...
 
 
 class TCPCarrier:
     def __init__(self, dialogue: Dialogue) -> None:
         self.offer = "RTP/AVP/TCP;unicast;interleaved={}-{}".format(*CHANNELS)
-        self.report_every_s = TCP_REPORT_S
         self._dialogue = dialogue
         self._channels = CHANNELS
         self._unread: list[int] = []
@@ -148,15 +154,24 @@ class TCPCarrier:
     def report(self, packet: bytes) -> None:
         self._dialogue.send_interleaved(self._channels[1], packet)
 
+    def outlives_connection(self) -> bool:
+        return False
+
+    @property
+    def trouble(self) -> str:
+        return ""
+
     def close(self) -> None:
         pass
 
 
 class UDPCarrier:
-    def __init__(self, dialogue: Dialogue) -> None:
+    def __init__(self, dialogue: Dialogue, networks: Networks = ()) -> None:
+        """`networks`: those that packets may come from, as for `check_ip`."""
+        self._networks = networks
+        self._refused_source = ""
         self._datagrams = Datagrams(dialogue.connection)
         self.offer = "RTP/AVP;unicast;client_port={}-{}".format(*self._datagrams.ports)
-        self.report_every_s = UDP_REPORT_S
         self._dialogue = dialogue
         self._rtcp_port = 0
         self._unread: list[Datagrams] = []
@@ -172,6 +187,7 @@ class UDPCarrier:
         transport = parse_transport(told)
         if transport.is_multicast or transport.is_tcp:
             raise errors.TransportRefused
+        self._expect_from(transport.source)
         if transport.server_ports:
             self._rtcp_port = transport.server_ports[1]
             self._datagrams.punch(transport.server_ports, _RTP_PUNCH, report)
@@ -236,12 +252,39 @@ class UDPCarrier:
         self._nap_bytes = count
 
     def report(self, packet: bytes) -> None:
-        if self._rtcp_port:
-            self._datagrams.report(self._rtcp_port, packet)
+        self._datagrams.report(self._rtcp_port, packet)
+
+    def outlives_connection(self) -> bool:
+        """The connection would be readable for ever."""
+        fileno = self._dialogue.connection.fileno()
+        self._poll.unregister(fileno)
+        self._calm_poll.unregister(fileno)
+        return True
+
+    @property
+    def trouble(self) -> str:
+        if self._refused_source:
+            return self._refused_source
+        stranger = self._datagrams.stranger
+        return f"Packets came from {stranger}, which the camera does not name as their source." if stranger else ""
 
     def close(self) -> None:
         for datagrams in (self._datagrams, *self._unread):
             datagrams.close()
+
+    def _expect_from(self, source: str) -> None:
+        """A recorder with two networks may send by the other one. No name is looked up; 0.0.0.0 names nothing."""
+        if not is_literal(source) or ip_address(source).is_unspecified:
+            return
+        source = str(ip_address(source))  # as the kernel spells it
+        if source == self._dialogue.connection.peer:
+            return
+        try:
+            check_ip(source, self._networks)
+        except errors.AddressRefused as error:  # behind a NAT it is the camera's own view, and no harm
+            self._refused_source = f"The camera names {source} as the source of its packets. {error}"
+        else:
+            self._datagrams.expect_from(source)
 
     def _read(self) -> list[memoryview]:
         """Into what is left of the buffer; into another one if that is little, for packets in it are in use."""
@@ -266,6 +309,7 @@ def parse_transport(value: str) -> Transport:
         is_multicast="multicast" in fields,
         channels=_pair(fields.get("interleaved", ""), 255),
         server_ports=_pair(fields.get("server_port", ""), 65_535),
+        source=fields.get("source", "").strip("[]"),
     )
 
 

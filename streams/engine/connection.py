@@ -224,14 +224,18 @@ def _connected(ip: str, port: int, stop: Stop, until_s: float) -> socket.socket 
 class Datagrams:
     """Two UDP sockets on ports in a row, the even one for RTP: RFC 3550 section 11.
 
-    RTP counts only from the camera's address. Its port is learned from the first packet: some cameras send
-    from another one than they announced.
+    RTP counts only from the camera's address, and from one that it named as the source. The port is learned from
+    the first packet: some cameras send from another one than they announced.
     """
 
     def __init__(self, connection: Connection, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> None:
-        self._peer = connection.peer
+        self._family = connection.family
+        self._senders = [connection.peer]
+        self.stranger = ""
+        """Another address that packets came from before any of the camera's did."""
         self._rtp, self._rtcp = _pair(connection.family, connection.own)
         self._is_known = False
+        self._learned_port = 0
         with suppress(OSError):
             self._rtp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.ports: tuple[int, int] = (self._rtp.getsockname()[1], self._rtcp.getsockname()[1])
@@ -246,15 +250,20 @@ class Datagrams:
         """RTP, RTCP."""
         return self._rtp.fileno(), self._rtcp.fileno()
 
+    def expect_from(self, ip: str) -> None:
+        """Take packets of this address, too. One of the other family than the connection's cannot come here."""
+        if (":" in ip) == (self._family == socket.AF_INET6) and ip not in self._senders:
+            self._senders.append(ip)
+
     def punch(self, ports: tuple[int, int], rtp: bytes, rtcp: bytes) -> None:
         """Send both to the camera's ports, so that a NAT or firewall between lets its packets in."""
         for own, port, data in ((self._rtp, ports[0], rtp), (self._rtcp, ports[1], rtcp)):
-            with suppress(OSError, OverflowError):
-                own.sendto(data, (self._peer, port))
+            self._send(own, port, data)
 
     def report(self, port: int, rtcp: bytes) -> None:
-        with suppress(OSError, OverflowError):
-            self._rtcp.sendto(rtcp, (self._peer, port))
+        """To this port; 0: to the one behind that which RTP comes from."""
+        if port or self._is_known:
+            self._send(self._rtcp, port or self._learned_port + 1, rtcp)
 
     def receive(self, room: memoryview) -> list[memoryview]:
         """The RTP packets that are there, or as many as the room is sure to hold: slices of it."""
@@ -283,7 +292,7 @@ class Datagrams:
         with suppress(OSError):
             while len(found) < 100:
                 data, sender = self._rtcp.recvfrom(MAX_DATAGRAM_BYTES)
-                found += [data] if sender[0] == self._peer else []
+                found += [data] if sender[0] in self._senders else []
         return found
 
     def close(self) -> None:
@@ -294,12 +303,20 @@ class Datagrams:
         """Whether a packet of the camera has come: from then on the kernel keeps out all others."""
         for _ in range(MAX_DATAGRAMS):
             count, sender = self._rtp.recvfrom_into(room)
-            if sender[0] == self._peer and count >= MIN_RTP_BYTES:
+            if count < MIN_RTP_BYTES:
+                continue
+            if sender[0] in self._senders:
                 self._rtp.connect(sender)
-                self._is_known = True
+                self._is_known, self._learned_port = True, sender[1]
                 packets.append(room[:count])
                 return True
+            self.stranger = sender[0]
         return False
+
+    def _send(self, own: socket.socket, port: int, data: bytes) -> None:
+        for ip in self._senders:
+            with suppress(OSError, OverflowError):
+                own.sendto(data, (ip, port))
 
 
 def _pair(family: int, own: str) -> tuple[socket.socket, socket.socket]:

@@ -10,6 +10,7 @@ from .address import Address, Networks
 from .clock import Stop
 from .connection import TLS, Connection, connect, wait
 from .interleaved import Interleaved
+from .pace import Pace
 from .quirks import Quirks
 from .rtsp_auth import Authorizer, Challenge, challenges
 from .rtsp_message import Message, pack_answer, pack_request
@@ -39,8 +40,14 @@ class Caution:
     """Those that may be connected to; empty: all that are not refused anyway."""
     verifies_certificate: bool = True
     has_met_digest: bool = False
-    """The camera has taken a Digest: from then on nobody in its place gets the password as it is."""
+    """The camera has taken a Digest: from then on nobody in its place gets the password as it is.
+
+    Not among the quirks: a camera that is set to Basic would be refused until its address changes.
+    """
     quirks: Quirks = field(default_factory=Quirks)
+    """What is learned about the camera. It outlives the capture."""
+    pace: Pace = field(default_factory=Pace)
+    """How far apart its pictures come."""
     redirect_ports: tuple[int, ...] = ()
     """Ports of the camera's own host that it may redirect to, beside the one of its address."""
     is_video_alone: bool = False

@@ -1,8 +1,10 @@
 """One RTSP session (RFC 2326): connect, describe, set up and play; its RTP packets; the farewell."""
 
+import math
 import re
 import secrets
 import select
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
@@ -15,6 +17,7 @@ from .address import Address
 from .carrier import Carrier, TCPCarrier, UDPCarrier
 from .clock import Stop, Stopped
 from .dialogue import Caution, Dialogue
+from .reception import Reception
 from .resolver import resolve
 from .rtcp import has_bye, receiver_report
 from .rtsp_message import Message
@@ -24,6 +27,16 @@ CLOSE_S = 0.5
 """Longest farewell."""
 SESSION_TIMEOUT_S = 60.0  # RFC 2326 section 12.37: where the camera names none; of a longer one no use is made
 MIN_KEEPALIVE_S = 1.0
+REPORT_S = 4.5
+"""Every 5 s at the latest (RFC 3550 section 6.2), over TCP too: cameras stop 5 to 10 s after one (mediamtx #1403)."""
+READ_S = 1.0
+"""So much later than it comes something may be read (feed.py's BATCH_S)."""
+HANG_UP_S = 2.0
+"""A stream that ends so soon after a keep-alive ends because of it."""
+MAX_KEPT = 120
+"""Keep-alives that are remembered: of the longest silence (feed.py's MAX_SILENCE_S), if one is sent each second."""
+ON_TIME = (0.9, 1.5)
+"""The end of a session that was not kept alive, in session timeouts after PLAY: servers look at intervals."""
 RESEND_S = 0.05
 MAX_REDIRECTS = 5
 MAX_TRACKS = 8  # that are set up; over UDP each takes two of the recorder's descriptors (limits.py)
@@ -66,13 +79,21 @@ class RTSPSession:
         self._stop = stop
         self._caution = caution
         self._carrier: Carrier | None = None
+        self._networks, self._quirks = caution.networks, caution.quirks
         self._url = replace(address, username=None, password=None).url()
         self._control = self._url
         self._is_set_up = self._has_others = self._is_closed = False
         self._early: list[memoryview] = []
-        self._report_packet = receiver_report(secrets.randbits(32), CNAME)
+        self._ssrc = secrets.randbits(32)
+        self._reception = Reception()
         self._public = ""
+        self._session_timeout_s = SESSION_TIMEOUT_S
         self._keepalive_every_s = SESSION_TIMEOUT_S / 2
+        self._played_s = self._heard_s = 0.0
+        self._kept_s: deque[float] = deque(maxlen=MAX_KEPT)
+        self._has_ended = False
+        self.is_disconnected = False
+        """Whether the RTSP connection has ended and packets may come all the same: over UDP."""
         self._is_keepalive_repeated = False
         self._keepalive_at_s = self._report_at_s = self._chore_at_s = 0.0
         # At last: what fails before it leaves no connection open.
@@ -94,12 +115,16 @@ class RTSPSession:
         """
         if self._early:
             early, self._early = self._early, []
+            self._reception.note(early)
             return early
         dialogue, carrier, stop = self._dialogue, self._playing, self._stop.fileno()
         carrier.rewind()
         packets = carrier.drained()
         until_s = monotonic() + wait_s
         while True:
+            if packets:
+                self._reception.note(packets)
+                self._heard_s = monotonic()
             self._attend()
             if packets:
                 return packets
@@ -148,6 +173,11 @@ class RTSPSession:
             raise errors.Closed
         return self._carrier
 
+    @property
+    def trouble(self) -> str:
+        """What may be why nothing comes: one sentence, or empty."""
+        return self._playing.trouble
+
     # --- opening ---
 
     def _open(self, transport: str) -> None:
@@ -157,7 +187,9 @@ class RTSPSession:
         base_url = _base_url(description, self._url)
         self.track = _chosen(sdp.parse(description.body, base_url))
         self._control = sdp.aggregate_control(description.body, base_url)
-        self._carrier = UDPCarrier(self._dialogue) if transport == "udp" else TCPCarrier(self._dialogue)
+        self._carrier = (
+            UDPCarrier(self._dialogue, self._networks) if transport == "udp" else TCPCarrier(self._dialogue)
+        )
         self._set_up(self._carrier)
         others = [url for url in sdp.controls(description.body, base_url) if url != self.track.control]
         if others and not self._caution.is_video_alone:
@@ -202,9 +234,9 @@ class RTSPSession:
         session, _, parameters = answer.header("session").partition(";")
         self._dialogue.session = session.strip()
         timeout = _TIMEOUT.search(parameters)
-        timeout_s = min(float(timeout[1]) if timeout else 0.0, SESSION_TIMEOUT_S) or SESSION_TIMEOUT_S
-        self._keepalive_every_s = max(MIN_KEEPALIVE_S, timeout_s / 2)
-        carrier.agree(answer.header("transport"), self._report_packet)
+        self._session_timeout_s = (float(timeout[1]) if timeout else 0.0) or SESSION_TIMEOUT_S
+        self._keepalive_every_s = max(MIN_KEEPALIVE_S, min(self._session_timeout_s, SESSION_TIMEOUT_S) / 2)
+        carrier.agree(answer.header("transport"), receiver_report(self._ssrc, CNAME))
 
     def _set_up_others(self, carrier: Carrier, urls: list[str]) -> None:
         """Set up the tracks that are not read, as libav does: some cameras send nothing before. Refusals are ignored.
@@ -230,9 +262,8 @@ class RTSPSession:
                 raise _VideoAlone(error) from None
             raise
         self._early = self._dialogue.take_early()
-        now_s = monotonic()
+        now_s = self._played_s = self._heard_s = self._report_at_s = monotonic()
         self._keepalive_at_s = now_s + self._keepalive_every_s
-        self._report_at_s = now_s + carrier.report_every_s
         self._plan()
         carrier.watch(self._stop)
         self._attend()
@@ -256,42 +287,79 @@ class RTSPSession:
             dialogue.answers.clear()
             self._plan()
         if stream.reports:
-            if any(map(has_bye, stream.reports)):
-                dialogue.failure = errors.Closed("The camera ended the stream.")
-            stream.reports.clear()
-        if dialogue.has_ended and not dialogue.failure:
-            dialogue.failure = errors.Closed()
+            self._hear_reports()
+        if dialogue.has_ended and not dialogue.failure and not self.is_disconnected:
+            self.is_disconnected = self._playing.outlives_connection()
+            if not self.is_disconnected:
+                dialogue.failure = errors.Closed()
+        if dialogue.failure or self.is_disconnected:
+            self.note_end(monotonic())
+
+    def _hear_reports(self) -> None:
+        reports, ssrc = self._dialogue.stream.reports, self._reception.ssrc
+        if any(has_bye(report, ssrc) for report in reports):
+            self._dialogue.failure = errors.Closed("The camera ended the stream.")
+        now_s = monotonic()
+        for report in reports:
+            self._reception.note_report(report, now_s)
+        reports.clear()
 
     def _hear(self, answer: Message) -> None:
-        """The answer to a keep-alive."""
-        if answer.status == 454:
-            self._dialogue.failure = errors.Closed("The camera has forgotten the session.")
-        elif answer.status == 401:
-            if not self._is_keepalive_repeated and self._dialogue.meets(answer):
-                self._is_keepalive_repeated = True
-                self._keep_alive()
-        elif answer.status >= 400:
-            self._public = ""  # OPTIONS from now on
+        """The answer to a keep-alive. A refusal, even 454, ends nothing: only a stream that stops is over.
+
+        libav does not look at these answers. thingino's cameras say 454 to GET_PARAMETER and play on.
+        """
+        if answer.status == 401 and not self._is_keepalive_repeated and self._dialogue.meets(answer):
+            self._is_keepalive_repeated = True
+            self._keep_alive()
+        elif answer.status >= 400 and self._keepalive != "OPTIONS":
+            self._quirks.keepalive = "OPTIONS"
 
     # --- staying ---
 
     def _do_chores(self, now_s: float) -> None:
-        if now_s >= self._keepalive_at_s:
+        if now_s >= self._keepalive_at_s and not self.is_disconnected:
             self._is_keepalive_repeated = False
             self._keep_alive()
             self._keepalive_at_s = now_s + self._keepalive_every_s
         if now_s >= self._report_at_s:
-            self._playing.report(self._report_packet)
-            self._report_at_s = now_s + self._playing.report_every_s
+            self._playing.report(receiver_report(self._ssrc, CNAME, self._reception.block(now_s)))
+            self._report_at_s = now_s + REPORT_S
         self._dialogue.flush()
         self._plan()
 
     def _plan(self) -> None:
-        resend_at_s = monotonic() + RESEND_S if self._dialogue.has_unsent else self._keepalive_at_s
-        self._chore_at_s = min(self._keepalive_at_s, self._report_at_s, resend_at_s)
+        resend_at_s = monotonic() + RESEND_S if self._dialogue.has_unsent else math.inf
+        keepalive_at_s = math.inf if self.is_disconnected else self._keepalive_at_s
+        self._chore_at_s = min(keepalive_at_s, self._report_at_s, resend_at_s)
+
+    @property
+    def _keepalive(self) -> str:
+        return self._quirks.keepalive or ("GET_PARAMETER" if "GET_PARAMETER" in self._public else "OPTIONS")
 
     def _keep_alive(self) -> None:
-        self._dialogue.post("GET_PARAMETER" if "GET_PARAMETER" in self._public else "OPTIONS", self._control)
+        self._kept_s.append(monotonic())
+        self._dialogue.post(self._keepalive, self._control)
+
+    def note_end(self, closed_s: float | None = None) -> None:
+        """The stream ended with its last packet, or when the camera closed: see whether keep-alives were to blame.
+
+        A camera may hang up over one (SharpRTSP #63), or not be kept by it and end the session on time (EvoStream
+        wants GET_PARAMETER and does not say so, go2rtc #2409). Then the other method is used, over reconnects too.
+        """
+        if self._has_ended or not self._kept_s:
+            return
+        self._has_ended = True
+        ends_s = [self._heard_s] if closed_s is None else [self._heard_s, closed_s]
+        if any(map(self._is_at_keepalive, ends_s)) or any(map(self._is_on_time, ends_s)):
+            self._quirks.keepalive = "GET_PARAMETER" if self._keepalive == "OPTIONS" else "OPTIONS"
+
+    def _is_at_keepalive(self, ended_s: float) -> bool:
+        return any(-READ_S <= ended_s - kept_s <= HANG_UP_S + READ_S for kept_s in self._kept_s)
+
+    def _is_on_time(self, ended_s: float) -> bool:
+        lived_s, timeout_s = ended_s - self._played_s, self._session_timeout_s
+        return ON_TIME[0] * timeout_s <= lived_s <= ON_TIME[1] * timeout_s + READ_S
 
     # --- leaving ---
 

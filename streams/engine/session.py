@@ -23,13 +23,16 @@ from .scoring import brightness, fingerprint
 from .timeline import Timeline
 from .wire import picture_bytes
 
-# The feed keeps its own limits (deadlines.py). These are for a thread that hangs inside C code all the same.
+# The feed keeps its own limits (deadlines.py, feed.py). These are for a thread that hangs inside C code all the same.
 # The look-up of a name has no limit of its own: glibc asks three servers twice, 5 s each.
 RESOLVE_S = 30.0
 OPEN_S = RESOLVE_S + deadlines.OPENING_S + deadlines.FIRST_PICTURE_S
-PACKET_S = 15.0
+# Beyond what the feed says that it waits for a picture: its reading is a second behind, and a machine may be busy.
+HANG_S = 3.0
+# One picture. 8K of H.265 takes half a second.
+DECODE_S = 15.0
 CLOSE_S = 5.0
-# A sample was due and nothing clean could be decoded for so long.
+# A sample was due and nothing clean could be decoded for so long, or for as long as the feed waits for a picture.
 FRAME_S = 30.0
 # The same as long as no key frame has come: smart codecs send one in 48 s (1200 pictures) at the worst.
 KEY_FRAME_S = 120.0
@@ -56,13 +59,13 @@ class Session:
     ) -> None:
         self.settings = settings
         self.stop = Stop()
-        self._quirks = Quirks()
+        seed = seed or Seed()
+        self._quirks = Quirks.decode(seed.quirks)
         self._open = opener or _opener(settings, self._quirks)
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._on_change = on_change
         self._lock = threading.Lock()
-        seed = seed or Seed()
         # A picture leaves memory once it is saved: nine of 1080p are 4 MB.
         self._board: Leaderboard[Picture | None] = Leaderboard(
             settings.count, ((number, score, None) for number, score in seed.board)
@@ -70,7 +73,7 @@ class Session:
         self._copies = Copies(seed.board)
         self._transport = self._quirks.transport or settings.transport
         self._refusals: dict[str, TransportRefused] = {}
-        """Of each transport, since the last sample."""
+        """Of each transport, since something came."""
         self._number = seed.samples
         self._status = self._resumed(seed.status)
         self._counts = Counts()
@@ -118,6 +121,7 @@ class Session:
                 fresh=tuple(picture for _, _, picture in ranking if picture),
                 is_final=is_final,
                 timeline=self._timeline.encode() if self._is_timeline_due() or is_final else "",
+                quirks=self._quirks.encode(),
             )
 
     def _is_timeline_due(self) -> bool:
@@ -175,12 +179,13 @@ class Session:
         if other not in self._refusals and not is_in_clear:
             self._transport = other
             return
-        first = self._refusals.get(asked, error)
-        told = first.otherwise or first
+        words = [str(each.otherwise or each) for each in self._refusals.values()]
         if other not in self._refusals:
-            told = type(told)(f"{told} This service does not try UDP: rtsps:// does not encrypt it.")
+            words.append("This service does not try UDP: rtsps:// does not encrypt it.")
+        first = self._refusals.get(asked, error)
+        kind = type(first.otherwise or first)
         self._forget_transport()
-        self._pause(told)
+        self._pause(kind(" ".join(dict.fromkeys(words))))
 
     def _forget_transport(self) -> None:
         """Begin with the requested one again: a relay whose source is away refuses both."""
@@ -196,10 +201,18 @@ class Session:
         sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
-            self._expect(PACKET_S, errors.Stalled())
+            self._learn_transport()
+            self._expect_picture()
             if self._take(sampler, packet, feed.codec):
                 sampled_s = self._clock.monotonic()
-            self._check(sampler, self._clock.monotonic() - sampled_s)
+            self._check(sampler, self._clock.monotonic() - sampled_s, feed.patience_s)
+            self._expect(feed.patience_s + HANG_S, errors.Stalled())
+
+    def _learn_transport(self) -> None:
+        """Something came: this transport works."""
+        self._refusals.clear()
+        is_asked = self._transport == self.settings.transport
+        self._quirks.transport = "" if is_asked else self._transport
 
     def _take(self, sampler: Sampler, packet: Packet, codec: str) -> bool:
         """Whether a sample came of the packet. No frame is held when this is over: one of 1080p is 3 MB."""
@@ -212,10 +225,10 @@ class Session:
                 sampler.refuse()
         return has_sampled
 
-    def _check(self, sampler: Sampler, waited_s: float) -> None:
-        """Raises Undecodable once packets come and no sample for too long."""
-        is_late = waited_s > self.settings.interval_s + (FRAME_S if sampler.has_begun else KEY_FRAME_S)
-        if not is_late:
+    def _check(self, sampler: Sampler, waited_s: float, patience_s: float) -> None:
+        """Raises Undecodable once packets come and no sample for too long, even for a camera of this patience."""
+        longest_s = max(FRAME_S if sampler.has_begun else KEY_FRAME_S, patience_s)
+        if waited_s <= self.settings.interval_s + longest_s:
             return
         if sampler.has_begun:
             raise errors.Undecodable
@@ -248,8 +261,6 @@ class Session:
     def _note(self, sample: Sample, codec: str, lacks_key_frames: bool) -> None:
         if self._healthy_since_s is None:
             self._healthy_since_s = self._clock.monotonic()
-            self._refusals.clear()
-            self._quirks.transport = self._transport if self._transport != self.settings.transport else ""
         notices = {
             Notice.FROZEN: self._copies.is_frozen,
             Notice.NO_KEY_FRAMES: lacks_key_frames,
@@ -300,7 +311,7 @@ class Session:
         self._deadline = (self._clock.monotonic() + within_s, error)
 
     def _expect_picture(self) -> None:
-        self._expect(PACKET_S, errors.Undecodable())
+        self._expect(DECODE_S, errors.Undecodable())
 
     def _set(self, status: Status) -> None:
         with self._lock:

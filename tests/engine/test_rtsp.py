@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -21,10 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.engine import carrier, dialogue, errors, rtsp
-from streams.engine.address import Address, parse
+from streams.engine.address import Address, parse, parse_networks
 from streams.engine.clock import Stop, Stopped
+from streams.engine.connection import Datagrams
 from streams.engine.dialogue import Caution
 from streams.engine.errors import CaptureError
+from streams.engine.quirks import Quirks
 from streams.engine.rtsp import RTSPSession, open_session
 from tests.camera import rtp as camera_rtp
 from tests.camera.auth import Scheme
@@ -170,7 +173,6 @@ CASES = [
     Case("silent", errors.ConnectTimeout),
     Case("not_rtsp", errors.NotRTSP),
     Case("close_after:0.2", errors.Closed),
-    Case("close_after:0.2", errors.Closed, "udp"),
     Case("reset_after:0.2", errors.Closed),
     Case("bye_after:0.2", errors.Closed),
     Case("bye_after:0.2", errors.Closed, "udp"),
@@ -441,8 +443,9 @@ def test_nor_does_one_that_asks_so_at_a_keep_alive(monkeypatch: pytest.MonkeyPat
         OddCamera(on={**locked(Lock()), "GET_PARAMETER": basic}) as camera,
         open_session(address_of(camera, "user"), "tcp", stop) as session,
     ):
-        while camera.methods.count("GET_PARAMETER") < 3:
+        while camera.methods.count("OPTIONS") < 3:
             session.receive(0.05)
+        assert "GET_PARAMETER" in camera.methods
     assert not [request for request in camera.requests if "Basic" in request.headers.get("authorization", "")]
 
 
@@ -1063,7 +1066,7 @@ def test_requests_of_the_camera_are_answered(stop: Stop) -> None:
         b"REDIRECT * RTSP/1.0\r\nCSeq: 1\r\nLocation: rtsp://x/\r\n\r\n",
         b'ANNOUNCE * RTSP/1.0\r\nCSeq: 1\r\nx-notice: 2101 "End-of-Stream Reached"\r\n\r\n',
         b"ANNOUNCE * RTSP/1.0\r\nCSeq: 1\r\nx-notice: 5402\r\n\r\n",
-        framed(1, b"\x80\xc9\0\1\0\0\0\1\x81\xcb\0\1\0\0\0\1"),
+        framed(1, b"\x80\xc9\0\1\0\0\0\0\x81\xcb\0\1\0\0\0\0"),
     ],
 )
 def test_the_end_is_told_after_the_packets_before_it(said: bytes, stop: Stop) -> None:
@@ -1078,7 +1081,7 @@ def test_the_end_is_told_after_the_packets_before_it(said: bytes, stop: Stop) ->
 
 def test_nor_is_a_packet_lost_that_came_with_the_end(stop: Stop) -> None:
     with OddCamera() as camera, open_session(address_of(camera), "tcp", stop) as session:
-        camera.send(framed(0, rtp(1)) + framed(1, b"\x81\xcb\0\1\0\0\0\1"))
+        camera.send(framed(0, rtp(1)) + framed(1, b"\x81\xcb\0\1\0\0\0\0"))
         assert collect(session, 1) == [rtp(1)]
         with pytest.raises(errors.Closed):
             session.receive(LONG_S)
@@ -1124,6 +1127,7 @@ def kept_alive(
     count: int,
     username: str | None = None,
     every_s: float = 0.05,
+    caution: Caution | None = None,
 ) -> list[Request]:
     """The first requests after PLAY to a camera that wants one so often."""
     monkeypatch.setattr(rtsp, "MIN_KEEPALIVE_S", every_s)
@@ -1135,7 +1139,7 @@ def kept_alive(
     monkeypatch.setattr(rtsp, "SESSION_TIMEOUT_S", 0.1)
     with (
         OddCamera(on={**on, "PLAY": on.get("PLAY", play)}) as camera,
-        open_session(address_of(camera, username), "tcp", stop) as session,
+        open_session(address_of(camera, username), "tcp", stop, caution) as session,
     ):
         began = len(camera.requests)
         wait_until(lambda: session.receive(0.05) == [] and len(camera.requests) >= began + count)
@@ -1153,24 +1157,103 @@ def test_where_get_parameter_is_not_offered_options_is_sent(monkeypatch: pytest.
     assert {request.method for request in kept_alive(monkeypatch, stop, on, 2)} == {"OPTIONS"}
 
 
-def test_where_it_is_offered_and_refused_too(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    on: dict[str, Say] = {"GET_PARAMETER": lambda request: answer(request, "405 No")}
-    methods = [request.method for request in kept_alive(monkeypatch, stop, on, 3)]
+@pytest.mark.parametrize("status", ["454 Session Not Found", "405 No", "500 No", "401 No"])
+def test_a_refused_get_parameter_ends_nothing_and_is_not_sent_again(
+    status: str, monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    """FIELD 30: 454 on a living session."""
+    caution = Caution()
+    on: dict[str, Say] = {"GET_PARAMETER": lambda request: answer(request, status)}
+    methods = [request.method for request in kept_alive(monkeypatch, stop, on, 3, caution=caution)]
     assert methods == ["GET_PARAMETER", "OPTIONS", "OPTIONS"]
+    assert caution.quirks == Quirks(keepalive="OPTIONS")
+    methods = [request.method for request in kept_alive(monkeypatch, stop, on, 2, caution=caution)]
+    assert methods == ["OPTIONS", "OPTIONS"], "it is known in the next connection"
+
+
+def test_a_refused_options_ends_nothing_either(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    def options(request: Request) -> bytes | None:
+        return answer(request, "454 No" if "session" in request.headers else "200 OK", Public="DESCRIBE, SETUP, PLAY")
+
+    caution = Caution()
+    requests = kept_alive(monkeypatch, stop, {"OPTIONS": options}, 3, caution=caution)
+    assert {request.method for request in requests} == {"OPTIONS"}
+    assert caution.quirks == Quirks()
+
+
+def ended(
+    camera: OddCamera,
+    caution: Caution,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: Stop,
+    *,
+    played_s: float,
+    kept_s: float,
+) -> str:
+    """What is learned of a connection that the camera ended so long after PLAY and after the keep-alive before."""
+    with open_session(address_of(camera), "tcp", stop, caution) as session:
+        session._keep_alive()
+        session._played_s -= played_s
+        session._kept_s[-1] = time.monotonic() - kept_s
+        session._heard_s = session._kept_s[-1] - 5.0
+        wait_until(lambda: session.receive(0.05) == [] and camera.methods[-1] in ("OPTIONS", "GET_PARAMETER"))
+        camera.hang_up()
+        with pytest.raises(errors.Closed):
+            session.receive(LONG_S)
+    return caution.quirks.keepalive
+
+
+def test_a_stream_that_stopped_at_a_keep_alive_is_laid_to_it_though_others_were_sent_since(stop: Stop) -> None:
+    """Silence is known to be the end only later."""
+    caution = Caution()
+    with OddCamera() as camera, open_session(address_of(camera), "tcp", stop, caution) as session:
+        for _ in range(3):
+            session._keep_alive()
+        for number, kept_s in enumerate((100.0, 130.0, 160.0)):
+            session._kept_s[number] = kept_s
+        session._played_s, session._heard_s = 10.0, 120.0
+        session.note_end()
+        assert caution.quirks == Quirks(), "between two of them"
+        session._has_ended, session._heard_s = False, 130.1
+        session.note_end()
+    assert caution.quirks == Quirks(keepalive="OPTIONS")
+
+
+@pytest.mark.parametrize(
+    ("public", "played_s", "kept_s", "learned"),
+    [
+        ("PLAY, GET_PARAMETER", 30, 0, "OPTIONS"),
+        ("PLAY, GET_PARAMETER", 45, 15, ""),
+        ("PLAY", 60, 30, "GET_PARAMETER"),
+        ("PLAY", 75, 15, "GET_PARAMETER"),
+        ("PLAY", 45, 15, ""),
+        ("PLAY", 600, 15, ""),
+    ],
+    ids=[
+        "FIELD 31: over GET_PARAMETER",
+        "at any time",
+        "FIELD 55: on time",
+        "on time, looked at now and then",
+        "before the time",
+        "long after it",
+    ],
+)
+def test_a_keep_alive_that_ends_the_session_or_does_not_keep_it_gives_way_to_the_other_one(
+    public: str, played_s: float, kept_s: float, learned: str, monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    with OddCamera(on={"OPTIONS": lambda request: answer(request, Public=public)}) as camera:
+        caution = Caution()
+        assert ended(camera, caution, monkeypatch, stop, played_s=played_s, kept_s=kept_s) == learned
 
 
 def test_a_keep_alive_with_a_stale_nonce_is_repeated_once(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    for uses, nonces in ((1, ["n1", "k1", "k1", "k2"]), (0, ["n1", "k1", "k1", "k3"])):
+    for uses, nonces, methods in ((1, ["n1", "k1", "k1", "k2"], "GGGG"), (0, ["n1", "k1", "k1", "k1"], "GGOO")):
         on = {**locked(Lock(), "DESCRIBE"), **locked(Lock(uses=uses, name="k"), "GET_PARAMETER")}
         requests = kept_alive(
             monkeypatch, stop, on, 4, "user", every_s=0.5
         )  # answers come before the next one is due
         assert [digest_fields(request)["nonce"] for request in requests] == nonces
-
-
-def test_a_forgotten_session_is_closed(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    with pytest.raises(errors.Closed):
-        kept_alive(monkeypatch, stop, {"GET_PARAMETER": lambda request: answer(request, "454 No")}, 100)
+        assert "".join(request.method[0] for request in requests) == methods
 
 
 @pytest.mark.parametrize(
@@ -1185,13 +1268,22 @@ def test_half_the_timeout_is_the_interval(told_s: str, every_s: float, stop: Sto
 
 
 def test_receiver_reports_are_sent_in_the_connection(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    monkeypatch.setattr(carrier, "TCP_REPORT_S", 0.05)
+    monkeypatch.setattr(rtsp, "REPORT_S", 0.05)
     with (
-        OddCamera(on=agreeing("RTP/AVP/TCP;interleaved=4-5")) as camera,
+        OddCamera(on=agreeing("RTP/AVP/TCP;interleaved=4-5", framed(4, rtp(9)))) as camera,
         open_session(address_of(camera), "tcp", stop) as session,
     ):
         wait_until(lambda: session.receive(0.05) == [] and len(camera.reports) >= 2)
-    assert {(report[0], report[1], report[2]) for report in camera.reports} == {(5, 0x80, 201)}
+    assert {(report[0], report[2]) for report in camera.reports} == {(5, 201)}
+    block = camera.reports[-1][9:33]
+    assert (camera.reports[-1][1], block[8:12]) == (0x81, bytes([0, 0, 0, 9])), "one block: the highest number so far"
+
+
+def test_the_first_receiver_report_is_sent_at_once(stop: Stop) -> None:
+    """FIELD 33: the next one would be 5 s later."""
+    with OddCamera() as camera, open_session(address_of(camera), "tcp", stop) as session:
+        wait_until(lambda: session.receive(0.05) == [] and len(camera.reports) >= 1)
+    assert camera.reports[0][:3] == bytes([1, 0x80, 201]), "without a block, for nothing has come"
 
 
 # --- stopping and leaving ---
@@ -1383,7 +1475,7 @@ def sender() -> Iterator[Sender]:
 
 
 def test_holes_are_punched_and_reports_sent(sender: Sender, monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    monkeypatch.setattr(carrier, "UDP_REPORT_S", 0.05)
+    monkeypatch.setattr(rtsp, "REPORT_S", 0.05)
     with (
         OddCamera(on={"SETUP": sender.set_up}) as camera,
         open_session(address_of(camera), "udp", stop) as session,
@@ -1392,6 +1484,23 @@ def test_holes_are_punched_and_reports_sent(sender: Sender, monkeypatch: pytest.
         assert sender.hear(1)[:2] == b"\x80\xc9"
         session.receive(0.2)
         assert sender.hear(1)[:2] == b"\x80\xc9"
+
+
+def test_reports_go_beside_the_port_that_packets_come_from(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    """Where the camera tells no ports."""
+    monkeypatch.setattr(rtsp, "REPORT_S", 0.05)
+    sent: list[int] = []
+    monkeypatch.setattr(Datagrams, "_send", lambda self, own, port, data: sent.append(port))
+    sender._tells_ports = False
+    with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
+        assert session.receive(0.1) == []
+        assert sent == []
+        sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+        wait_until(lambda: session.receive(0.05) == [] and len(sent) >= 1)
+    assert set(sent) == {sender.ports[0] + 1}
 
 
 @pytest.mark.parametrize(
@@ -1431,6 +1540,94 @@ def test_packets_of_strangers_do_not_count(sender: Sender, stop: Stop) -> None:
             sender.send(rtp(number))
             assert collect(session, 1) == [rtp(number)]
     stranger.close()
+
+
+def naming(sender: Sender, source: str) -> dict[str, Say]:
+    """A camera that says where its packets come from."""
+
+    def set_up(request: Request) -> bytes | None:
+        sender.set_up(request)
+        told = f";source={source};server_port={sender.ports[0]}-{sender.ports[1]}"
+        return answer(request, Session="1", Transport=f"RTP/AVP;unicast{told}")
+
+    return {"SETUP": set_up}
+
+
+@pytest.fixture
+def other_sender() -> Iterator[Sender]:
+    sender = Sender("127.0.0.2")
+    yield sender
+    sender.close()
+
+
+def test_packets_come_from_another_address_that_the_camera_names(other_sender: Sender, stop: Stop) -> None:
+    """FIELD 52: a recorder with two networks."""
+    with (
+        OddCamera(on=naming(other_sender, "127.0.0.2")) as camera,
+        open_session(address_of(camera), "udp", stop) as session,
+    ):
+        assert other_sender.hear(0)[:1] == b"\x80", "a hole is punched for that address, too"
+        other_sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+        other_sender.send(b"\x81\xcb\0\1\0\0\0\0", 1)
+        with pytest.raises(errors.Closed):
+            session.receive(LONG_S)
+
+
+@pytest.mark.parametrize("source", ["127.0.0.2", "169.254.169.254"])
+def test_but_not_from_one_that_is_not_allowed(source: str, sender: Sender, other_sender: Sender, stop: Stop) -> None:
+    """Behind a NAT the camera's own view of its address does no harm."""
+    caution = Caution(networks=parse_networks("127.0.0.1"))
+    with (
+        OddCamera(on=naming(sender, source)) as camera,
+        open_session(address_of(camera), "udp", stop, caution) as session,
+    ):
+        other_sender.target = sender.target
+        other_sender.send(rtp(1))
+        assert session.receive(0.05) == []
+        assert session.trouble.startswith(f"The camera names {source} as the source of its packets. ")
+        assert f"does not connect to {source}" in session.trouble
+        sender.send(rtp(2))
+        assert collect(session, 1) == [rtp(2)]
+
+
+@pytest.mark.parametrize("source", ["", "cam.example", "::1", "0.0.0.0", "127.0.0.1", "[1", "999.1.1.1"])
+def test_a_source_that_is_of_no_use_is_ignored(source: str, sender: Sender, stop: Stop) -> None:
+    with (
+        OddCamera(on=naming(sender, source)) as camera,
+        open_session(address_of(camera), "udp", stop) as session,
+    ):
+        assert session.trouble == ""
+        sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+
+
+def test_packets_of_an_address_that_was_not_named_are_said(sender: Sender, other_sender: Sender, stop: Stop) -> None:
+    with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
+        assert session.trouble == ""
+        other_sender.target = sender.target
+        other_sender.send(rtp(1))
+        assert session.receive(0.05) == []
+        assert "127.0.0.2" in session.trouble
+
+
+def test_over_udp_packets_come_on_when_the_connection_has_ended(sender: Sender, stop: Stop) -> None:
+    """FIELD 53."""
+    with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
+        sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+        camera.hang_up()
+        wait_until(lambda: session.receive(0.05) == [] and session.is_disconnected)
+        busy_s = time.thread_time()
+        assert session.receive(0.5) == []
+        assert time.thread_time() - busy_s < 0.25, "the end of a connection can be read without end"
+        for number in range(2, 5):
+            sender.send(rtp(number))
+            assert collect(session, 1) == [rtp(number)]
+        session._keepalive_at_s = session._chore_at_s = 0.0
+        sender.send(rtp(5))
+        assert collect(session, 1) == [rtp(5)], "nobody is there to be asked to keep the session"
+    assert camera.methods[-1] == "PLAY"
 
 
 def test_datagrams_too_short_for_rtp_hold_nobody_up(sender: Sender, stop: Stop) -> None:

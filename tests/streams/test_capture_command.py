@@ -406,6 +406,22 @@ def test_no_place_for_a_recorders_socket_is_told(tmp_path: Path) -> None:
 # --- its recorder ---------------------------------------------------------------------------------
 
 
+def test_another_recorder_knows_what_the_one_before_learned() -> None:
+    """The transport: a third SETUP, not a fourth."""
+    stop = Stop()
+    with (
+        ScriptedCamera(SCENE, fault="no_tcp") as camera,
+        Solo(Settings(parse(camera.url), 0.1, 3)) as capture,
+    ):
+        until(lambda: capture.counters.samples >= 2, LIMIT_S, lambda: capture.look(stop))
+        assert capture._process
+        os.kill(capture._process.pid, signal.SIGKILL)
+        before = capture.counters.samples
+        until(lambda: capture.counters.samples >= before + 2, LIMIT_S, lambda: capture.look(stop))
+        assert [request.method for request in camera.requests].count("SETUP") == 3
+        capture.leave()
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
 def test_another_recorder_goes_on_where_one_ends(
     camera: ScriptedCamera, monkeypatch: pytest.MonkeyPatch, end: signal.Signals
