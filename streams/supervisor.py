@@ -429,6 +429,7 @@ class Supervisor:
             transport=capture.transport,
             verify_certificate=stream.verify_certificate,
             networks=configured.CAPTURE_ALLOWED_NETWORKS,
+            redirect_ports=configured.CAPTURE_REDIRECT_PORTS,
             memory_bytes=configured.CAPTURE_MEMORY_MB << 20,
         )
         board = tuple((frame.number, frame.score) for frame in capture.frames.all())

@@ -15,7 +15,7 @@ from . import errors
 from .address import Networks, check_ip, is_literal
 from .clock import Stop
 from .connection import Datagrams
-from .dialogue import Dialogue
+from .dialogue import Begun, Dialogue
 from .interleaved import BASE_BYTES
 
 MAX_DRAINED_BYTES = 1 << 24
@@ -46,6 +46,15 @@ class Carrier(Protocol):
 
     def agree(self, told: str, report: bytes) -> None:
         """Take what the SETUP answer says. Raises TransportRefused if it is another transport than was offered."""
+
+    def offer_unread(self) -> str:
+        """Transport of the SETUP request of one more track, whose packets are not read. Raises Unreachable."""
+
+    def agree_unread(self, told: str) -> None:
+        """Take what the answer to that says."""
+
+    def begun(self) -> Begun:
+        """Make a check whether packets have come since now, for the time before `watch`."""
 
     def watch(self, stop: Stop) -> None:
         """From now on `wait`."""
@@ -84,7 +93,9 @@ class TCPCarrier:
     def __init__(self, dialogue: Dialogue) -> None:
         self.offer = "RTP/AVP/TCP;unicast;interleaved={}-{}".format(*CHANNELS)
         self._dialogue = dialogue
-        self._rtcp_channel = CHANNELS[1]
+        self._channels = CHANNELS
+        self._unread: list[int] = []
+        self._offered = CHANNELS
         self._poll = select.poll()
         self._is_drained = False
         dialogue.stream.listen(*CHANNELS)
@@ -93,8 +104,22 @@ class TCPCarrier:
         transport = parse_transport(told)
         if told and (transport.is_multicast or not transport.is_tcp):
             raise errors.TransportRefused
-        channel, self._rtcp_channel = transport.channels or CHANNELS
-        self._dialogue.stream.listen(channel, self._rtcp_channel)
+        self._channels = transport.channels or CHANNELS
+        self._dialogue.stream.listen(*self._channels)
+
+    def offer_unread(self) -> str:
+        taken = max(self._offered[1], self._channels[1], *self._unread, 0)
+        first = (taken // 2 + 1) * 2  # in pairs from an even one on, as libav counts them
+        self._offered = (first, first + 1)
+        return f"RTP/AVP/TCP;unicast;interleaved={first}-{first + 1}"
+
+    def agree_unread(self, told: str) -> None:
+        self._unread += parse_transport(told).channels or self._offered
+        self._dialogue.stream.listen(*self._channels, self._unread)
+
+    def begun(self) -> Begun:
+        before = self._dialogue.early
+        return lambda: self._dialogue.early > before
 
     def watch(self, stop: Stop) -> None:
         for fileno in (stop.fileno(), self._dialogue.connection.fileno()):
@@ -127,7 +152,7 @@ class TCPCarrier:
         self._dialogue.connection.wake_at(count)
 
     def report(self, packet: bytes) -> None:
-        self._dialogue.send_interleaved(self._rtcp_channel, packet)
+        self._dialogue.send_interleaved(self._channels[1], packet)
 
     def outlives_connection(self) -> bool:
         return False
@@ -149,6 +174,7 @@ class UDPCarrier:
         self.offer = "RTP/AVP;unicast;client_port={}-{}".format(*self._datagrams.ports)
         self._dialogue = dialogue
         self._rtcp_port = 0
+        self._unread: list[Datagrams] = []
         self._poll, self._calm_poll = select.poll(), select.poll()
         self._buffer = memoryview(bytearray(BASE_BYTES))
         self._room = self._buffer
@@ -165,6 +191,17 @@ class UDPCarrier:
         if transport.server_ports:
             self._rtcp_port = transport.server_ports[1]
             self._datagrams.punch(transport.server_ports, _RTP_PUNCH, report)
+
+    def offer_unread(self) -> str:
+        datagrams = Datagrams(self._dialogue.connection, receive_buffer_bytes=0)
+        self._unread.append(datagrams)
+        return "RTP/AVP;unicast;client_port={}-{}".format(*datagrams.ports)
+
+    def agree_unread(self, told: str) -> None:
+        pass  # the kernel drops what does not fit into a small buffer
+
+    def begun(self) -> Begun:
+        return self._datagrams.has_any
 
     def watch(self, stop: Stop) -> None:
         calm = (stop.fileno(), self._dialogue.connection.fileno())
@@ -232,7 +269,8 @@ class UDPCarrier:
         return f"Packets came from {stranger}, which the camera does not name as their source." if stranger else ""
 
     def close(self) -> None:
-        self._datagrams.close()
+        for datagrams in (self._datagrams, *self._unread):
+            datagrams.close()
 
     def _expect_from(self, source: str) -> None:
         """A recorder with two networks may send by the other one. No name is looked up; 0.0.0.0 names nothing."""

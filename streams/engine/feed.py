@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from . import errors
+from . import deadlines, errors
 from .address import Address
 from .clock import Stop
 from .decoder import CODECS, Decoder, LibavDecoder
@@ -24,8 +24,8 @@ from .rtsp import RTSPSession, open_session
 SILENCE_S = 10.0
 # A camera that sends a picture in 12 s is not silent (FIELD 59): so many times the longest of the last distances.
 SILENT_DISTANCES, MAX_SILENCE_S = 3, 120.0
-# From PLAY to the first packet: frigate #11041 (40 s in VLC), motion #1104. To the second picture as well.
-FIRST_PACKET_S = 30.0
+# FIRST_PACKET_S is the limit of the second picture as well.
+FIRST_PACKET_S, NO_PICTURE_S = deadlines.FIRST_PACKET_S, deadlines.NO_PICTURE_S
 # Once the RTSP connection has ended and packets come by UDP nevertheless: no session holds them any more.
 DISCONNECTED_S = 2.0
 # A picture is given when the next one begins, or when nothing has come for so long.
@@ -34,9 +34,7 @@ QUIET_S = 0.25
 # many at a time, which costs a third (docs/engine.md).
 EAGER_S = 5.0
 BATCH_BYTES, BATCH_S = 512 << 10, 1.0
-# Packets come, and of none of them a picture: before the session gives the recorder up.
-NO_PICTURE_S = 12.0
-# The same once the pace of pictures is known: so much longer than silence.
+# NO_PICTURE_S once the pace of pictures is known: so much longer than silence.
 PICTURE_GRACE_S = 2.0
 # So many pictures of one read are given before more of it is looked at: a million may lie there, of 14 bytes each,
 # and each key picture has its parameter sets put before it.
@@ -200,7 +198,7 @@ class RTSPFeed:
                 raise errors.TransportRefused(
                     f"Nothing comes from the camera by UDP. {self._session.trouble}".strip()
                 )
-            raise errors.ConnectTimeout
+            raise errors.TransportRefused("Nothing comes from the camera by TCP.", otherwise=errors.ConnectTimeout())
 
     def _check_pictures(self) -> None:
         """Packets come: of those of a camera that has sent no picture yet, one is expected soon."""
@@ -240,10 +238,10 @@ def open_feed(address: Address, transport: str, stop: Stop, caution: Caution | N
     session = open_session(address, transport, stop, caution)
     try:
         pictures = depacketizer(session.track, is_ordered=transport == "tcp")
+        return RTSPFeed(session, pictures, stop, transport, caution.pace)
     except BaseException:
         session.close()
         raise
-    return RTSPFeed(session, pictures, stop, transport, caution.pace)
 
 
 def spread(times_s: Sequence[float], arrivals_s: Sequence[float], from_s: float) -> Sequence[float]:

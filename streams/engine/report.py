@@ -33,6 +33,8 @@ class Settings:
     """For rtsps."""
     networks: Networks = ()
     """Those that may be connected to; empty: all that are not refused anyway."""
+    redirect_ports: tuple[int, ...] = ()
+    """Ports of the camera's own host that it may redirect to, beside the one of its address."""
     memory_bytes: int = 1 << 30
     """What the recorder may take beside what all share; a hostile camera would have it take everything."""
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
 
-from . import errors
+from . import deadlines, errors
 from .backoff import Backoff, longest_wait_s
 from .clock import Clock, Stop, Stopped, SystemClock
 from .conversion import encode_frame
@@ -23,8 +23,10 @@ from .scoring import brightness, fingerprint
 from .timeline import Timeline
 from .wire import picture_bytes
 
-# The feed keeps its own limits (rtsp.py, feed.py). These are for a thread that hangs inside C code all the same.
-OPEN_S = 30.0
+# The feed keeps its own limits (deadlines.py, feed.py). These are for a thread that hangs inside C code all the same.
+# The look-up of a name has no limit of its own: glibc asks three servers twice, 5 s each.
+RESOLVE_S = 30.0
+OPEN_S = RESOLVE_S + deadlines.OPENING_S + deadlines.FIRST_PICTURE_S
 # Beyond what the feed says that it waits for a picture: its reading is a second behind, and a machine may be busy.
 HANG_S = 3.0
 # One picture. 8K of H.265 takes half a second.
@@ -70,7 +72,8 @@ class Session:
         )
         self._copies = Copies(seed.board)
         self._transport = self._quirks.transport or settings.transport
-        self._refused: dict[str, str] = {}  # transports in a row, and in what words
+        self._refusals: dict[str, TransportRefused] = {}
+        """Of each transport, since something came."""
         self._number = seed.samples
         self._status = self._resumed(seed.status)
         self._counts = Counts()
@@ -100,24 +103,12 @@ class Session:
             except TransportRefused as error:
                 self._turn(error)
             except CaptureError as error:
-                self._refused.clear()
                 if error.retry is Retry.NEVER:
                     self._set(Status(State.FAILED, error.code, str(error)))
                     return
+                if self._refusals:  # whether the other transport works was not seen
+                    self._forget_transport()
                 self._pause(error)
-
-    def _turn(self, error: TransportRefused) -> None:
-        """To the other transport, at once. If both are refused: back to the one asked for, after a pause.
-
-        What refuses both may serve only that one later.
-        """
-        self._refused[self._transport] = str(error)
-        self._transport = OTHER[self._transport]
-        if self._transport in self._refused:
-            words = " ".join(dict.fromkeys(self._refused.values()))
-            self._transport = self.settings.transport
-            self._refused.clear()
-            self._pause(TransportRefused(words))
 
     def report(self, *, is_final: bool = False) -> Report:
         """What has been captured; any thread may ask."""
@@ -180,6 +171,27 @@ class Session:
         finally:
             self._deadline = None
 
+    def _turn(self, error: TransportRefused) -> None:
+        """Go on with the other transport at once, unless it was refused, too, or is UDP in place of rtsps."""
+        asked, other = self.settings.transport, OTHER[self._transport]
+        self._refusals[self._transport] = error
+        is_in_clear = other == "udp" and self.settings.address.scheme == "rtsps"
+        if other not in self._refusals and not is_in_clear:
+            self._transport = other
+            return
+        words = [str(each.otherwise or each) for each in self._refusals.values()]
+        if other not in self._refusals:
+            words.append("This service does not try UDP: rtsps:// does not encrypt it.")
+        first = self._refusals.get(asked, error)
+        kind = type(first.otherwise or first)
+        self._forget_transport()
+        self._pause(kind(" ".join(dict.fromkeys(words))))
+
+    def _forget_transport(self) -> None:
+        """Begin with the requested one again: a relay whose source is away refuses both."""
+        self._transport, self._quirks.transport = self.settings.transport, ""
+        self._refusals.clear()
+
     def _note_connection(self) -> None:
         with self._lock:
             self._connections += 1
@@ -198,7 +210,7 @@ class Session:
 
     def _learn_transport(self) -> None:
         """Something came: this transport works."""
-        self._refused.clear()
+        self._refusals.clear()
         is_asked = self._transport == self.settings.transport
         self._quirks.transport = "" if is_asked else self._transport
 
@@ -321,7 +333,9 @@ class Session:
 
 def _opener(settings: Settings, quirks: Quirks) -> Opener:
     """One caution for all connections: it learns from each."""
-    return partial(open_feed, caution=Caution(settings.networks, settings.verify_certificate, quirks=quirks))
+    caution = Caution(settings.networks, settings.verify_certificate, quirks=quirks)
+    caution.redirect_ports = settings.redirect_ports
+    return partial(open_feed, caution=caution)
 
 
 def _timeline_of(seed: Seed, interval_s: float, now: float) -> Timeline:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.engine import carrier, errors, rtsp
+from streams.engine import carrier, dialogue, errors, rtsp
 from streams.engine.address import Address, parse, parse_networks
 from streams.engine.clock import Stop, Stopped
 from streams.engine.connection import Datagrams
@@ -40,8 +40,10 @@ from .odd_camera import SDP, OddCamera, Request, Say, answer, digest_fields, fra
 
 SCENE = Scene(320, 240, (40, 200, 90, 120), fps=50, gop_s=0.2)
 HARD = "p@s/w:r%d? ö日"
+PLAIN = "S3cret-W0rd"
 LONG_S = 60.0  # for what comes at once, on a loaded machine
 ENOUGH = 25
+MEDIA = b"m=video 0 RTP/AVP 96"
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ def stop() -> Stop:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 0.5)
 
 
 def address_of(camera: ScriptedCamera | OddCamera, username: str | None = None, password: str = HARD) -> Address:
@@ -156,9 +159,7 @@ CASES = [
     Case("describe_status:400", errors.Refused),
     Case("describe_status:500", errors.Refused),
     Case("describe_status:0", errors.ConnectTimeout),
-    Case("setup_status:406", errors.Refused),
-    Case("setup_status:500", errors.Refused),
-    Case("setup_status:0", errors.ConnectTimeout),
+    Case("setup_status:0", errors.TransportRefused),
     Case("play_status:401", errors.AuthRefused),
     Case("play_status:453", errors.CameraFull),
     Case("play_status:454", errors.Refused),
@@ -485,13 +486,37 @@ def test_a_camera_may_call_itself_by_the_address_that_it_was_found_at(stop: Stop
     assert [r.url for r in camera.requests if r.method == "DESCRIBE"][-1].endswith(f"localhost:{camera.port}/other")
 
 
-def test_a_second_redirect_is_not_followed(stop: Stop) -> None:
-    def describe(request: Request) -> bytes | None:
-        return answer(request, "302 Moved", Location=f"rtsp://{camera.authority}/other")
+@pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"])
+@pytest.mark.parametrize("location", ["/{n}", "{n}", "//{authority}/{n}", "rtsp://{authority}/{n}"])
+def test_five_redirects_on_the_host_and_port_are_followed(method: str, location: str, stop: Stop) -> None:
+    """rtp2httpd #413, androidx/media #2282: by path alone, and one after the other."""
 
-    with OddCamera(on={"DESCRIBE": describe}) as camera:
+    def move(request: Request) -> bytes | None:
+        if request.connection > 5:
+            return plain(request)
+        there = location.format(n=request.connection, authority=camera.authority)
+        return answer(request, "302 Moved", Location=there)
+
+    with OddCamera(on={method: move}) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert camera.connections == 6
+    assert camera.requests[-1].url.endswith("/5")
+
+
+def test_a_sixth_redirect_is_not_followed(stop: Stop) -> None:
+    with OddCamera(on={"DESCRIBE": lambda request: answer(request, "302 Moved", Location="/live")}) as camera:
         assert type(failure(address_of(camera), stop)) is errors.AddressRefused
-    assert camera.connections == 2
+    assert camera.connections == 6
+
+
+def test_another_port_of_the_host_is_followed_where_the_settings_say_so(stop: Stop) -> None:
+    """go2rtc #1881: from 554 to 1554."""
+    with OddCamera() as other, OddCamera() as camera:
+        camera.on["DESCRIBE"] = lambda request: answer(request, "302 Moved", Location=other.url)
+        caution = Caution(redirect_ports=(other.port,))
+        with open_session(address_of(camera), "tcp", stop, caution) as session:
+            assert session.peer == "127.0.0.1"
+    assert "PLAY" in other.methods
 
 
 @pytest.mark.parametrize(("method", "status"), [("OPTIONS", 301), ("DESCRIBE", 302), ("SETUP", 303), ("PLAY", 305)])
@@ -503,7 +528,7 @@ def test_a_second_redirect_is_not_followed(stop: Stop) -> None:
         "rtsp://{elsewhere}/live",
         "rtsp://localhost:{port}/live",
         "rtsps://{same}/live",
-        "/other",
+        "//{elsewhere}/live",
         "",
         "http://x/",
         "file:///etc/passwd",
@@ -530,6 +555,35 @@ def test_a_camera_cannot_tell_the_password_by_the_words_of_a_redirect(location: 
         error = failure(address_of(camera, "user", "S3cret-W0rd"), stop)
     assert type(error) is errors.AddressRefused
     assert "s3cret" not in str(error).lower()
+
+
+@pytest.mark.parametrize(
+    ("challenge", "words"),
+    [
+        ('Digest realm="r", nonce="n", algorithm=SHA-1', ": Digest with algorithm SHA-1."),
+        ('Digest realm="r", nonce="n", qop="auth-int"', ": Digest with qop auth-int."),
+        (f'Digest realm="r", nonce="n", algorithm={PLAIN}', "does not know."),
+    ],
+)
+@pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE"])
+def test_a_way_of_asking_that_is_not_known_is_named(challenge: str, words: str, method: str, stop: Stop) -> None:
+    """Unless it is the password: the words are the camera's own."""
+    with OddCamera(on={method: lambda request: answer(request, "401 No", WWW_Authenticate=challenge)}) as camera:
+        error = failure(address_of(camera, "user", PLAIN), stop)
+    assert type(error) is errors.AuthRefused
+    assert words in str(error)
+    assert PLAIN not in told(error)
+
+
+def test_a_digest_that_cannot_be_met_is_no_way_around_the_one_that_was(stop: Stop) -> None:
+    caution = Caution(has_met_digest=True)
+
+    def ask(request: Request) -> bytes:
+        return answer(request, "401 No", WWW_Authenticate='Digest realm="r", Basic realm="r"')
+
+    with OddCamera(on={"OPTIONS": ask}) as camera, pytest.raises(errors.AuthRefused, match="in the clear"):
+        open_session(address_of(camera, "user"), "tcp", stop, caution)
+    assert not any("authorization" in request.headers for request in camera.requests)
 
 
 # --- what cameras agree to ---
@@ -599,6 +653,8 @@ SLOPPY: dict[str, Callable[[Request, bytes], bytes]] = {
     "continue": lambda request, said: b"RTSP/1.0 100 Continue\r\nCSeq: 1\r\n\r\n" + said,
     "blank_lines": lambda request, said: b"\r\n\r\n" + said,
     "no_length": lambda request, said: said.replace(b"Content-Length", b"X-Length"),
+    "no_type_and_length": lambda request, said: said.replace(b"Content-", b"X-"),
+    "lower_case_protocol": lambda request, said: said.replace(b"RTSP/1.0", b"rtsp/1.0"),
     "too_long": lambda request, said: said.replace(b"Content-Length: ", b"Content-Length: 1"),
 }
 
@@ -622,6 +678,7 @@ def test_a_description_that_does_not_say_its_length_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, stop: Stop
 ) -> None:
     monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 10_000.0)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 10_000.0)
 
     def describe(request: Request) -> bytes | None:
         return SLOPPY["no_length"](request, plain(request) or b"")
@@ -637,17 +694,23 @@ def test_a_description_that_does_not_say_its_length_is_not_waited_for(
         ({"Content_Base": "rtsp://me:word@10.0.0.7/live"}, "rtsp://10.0.0.7/live/"),
         ({"Content_Location": "rtsp://10.0.0.7/live/"}, "rtsp://10.0.0.7/live/"),
         ({"Content_Base": "rtsp://rtsp://10.0.0.7/live/"}, "rtsp://10.0.0.7/live/"),
-        ({"Content_Base": "/live/", "Content_Location": ""}, "{url}/"),
+        ({"Content_Base": "/base/", "Content_Location": ""}, "rtsp://{authority}/base/"),
+        ({"Content_Base": "base/"}, "rtsp://{authority}/base/"),
+        ({"Content_Base": "{authority}/base/"}, "rtsp://{authority}/base/"),
+        ({"Content_Location": "//{authority}/base/"}, "rtsp://{authority}/base/"),
+        ({"Content_Base": "127.0.0.1"}, "rtsp://{authority}/"),
+        ({"Content_Base": "http://10.0.0.7/x", "Content_Location": "/base/"}, "rtsp://{authority}/base/"),
         ({}, "{url}/"),
     ],
 )
 def test_the_base_is_what_the_camera_names(headers: dict[str, str], base: str, stop: Stop) -> None:
     def describe(request: Request) -> bytes | None:
-        return answer(request, body=SDP, **headers)
+        told = {name: value.format(authority=camera.authority) for name, value in headers.items()}
+        return answer(request, body=SDP, **told)
 
     with OddCamera(on={"DESCRIBE": describe}) as camera, open_session(address_of(camera), "tcp", stop):
         pass
-    base = base.format(url=camera.url)
+    base = base.format(url=camera.url, authority=camera.authority)
     played = next(request.url for request in camera.requests if request.method == "PLAY")
     assert [request.url for request in camera.requests if request.method == "SETUP"] == [base + "track1"]
     assert played.rstrip("/") == base.rstrip("/")
@@ -669,6 +732,242 @@ def test_options_may_be_refused(status: str, stop: Stop) -> None:
         open_session(address_of(camera), "tcp", stop),
     ):
         pass
+
+
+def test_options_that_get_a_401_without_a_challenge_do_not_matter(stop: Stop) -> None:
+    with (
+        OddCamera(on={**locked(Lock()), "OPTIONS": lambda request: answer(request, "401 No")}) as camera,
+        open_session(address_of(camera, "user"), "tcp", stop),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("has_answered", [True, False])
+def test_a_camera_that_closes_at_options_is_asked_for_its_description(has_answered: bool, stop: Stop) -> None:
+    def close(request: Request) -> None:
+        if has_answered:
+            camera.send(answer(request))
+
+    with OddCamera(on={"OPTIONS": close}) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert (camera.connections, camera.methods[:2]) == (2, ["OPTIONS", "DESCRIBE"])
+
+
+@pytest.mark.parametrize("status", ["456 No", "457 Invalid Range"])
+def test_a_camera_that_refuses_the_range_plays_without(status: str, stop: Stop) -> None:
+    """rtp2httpd #323."""
+
+    def play(request: Request) -> bytes | None:
+        return answer(request, status) if "range" in request.headers else plain(request)
+
+    with OddCamera(on={"PLAY": play}) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert camera.methods.count("PLAY") == 2
+
+
+@pytest.mark.parametrize("line", ["m=video 0 RTP/SAVP 96", "m=video 0 RTP/SAVPF 96", "{}\r\na=crypto:1 AES inline:x"])
+def test_an_encrypted_stream_is_named(line: str, stop: Stop) -> None:
+    """go2rtc #81: it makes no picture."""
+    told = SDP.replace(MEDIA, line.format(MEDIA.decode()).encode())
+    with OddCamera(on={"DESCRIBE": lambda request: answer(request, body=told)}) as camera:
+        error = failure(address_of(camera), stop)
+    assert type(error) is errors.Undecodable
+    assert "encrypted (SRTP)" in str(error)
+    assert "SETUP" not in camera.methods
+
+
+def test_beside_an_encrypted_track_the_plain_one_is_taken(stop: Stop) -> None:
+    told = SDP.replace(MEDIA, b"m=video 0 RTP/SAVP 97\r\na=control:track0\r\n" + MEDIA)
+    with (
+        OddCamera(on={"DESCRIBE": lambda request: answer(request, body=told)}) as camera,
+        open_session(address_of(camera), "tcp", stop) as session,
+    ):
+        assert session.track.control.endswith("track1")
+
+
+# --- the other tracks ---
+
+SOUND = b"m=audio 0 RTP/AVP 8\r\na=control:track2\r\n"
+OTHERS = SOUND + b"m=application 0 RTP/AVP 107\r\na=control:track3\r\n"
+BACKCHANNEL = b"m=audio 0 RTP/AVP 0\r\na=control:track4\r\na=sendonly\r\n"
+
+
+def announcing(sdp: bytes, **on: Say) -> dict[str, Say]:
+    return {"DESCRIBE": lambda request: answer(request, body=sdp, Content_Type="application/sdp"), **on}
+
+
+def is_video(request: Request) -> bool:
+    return request.url.endswith("track1")
+
+
+def set_ups(camera: OddCamera) -> list[str]:
+    """The track of each SETUP."""
+    return [request.url[-6:] for request in camera.requests if request.method == "SETUP"]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_all_tracks_that_are_for_us_are_set_up_the_video_first(transport: str, stop: Stop) -> None:
+    """retina PR #85, RTSP-Server #29: some cameras send nothing before."""
+    sdp = SOUND + SDP + OTHERS[len(SOUND) :] + BACKCHANNEL
+    with OddCamera(on=announcing(sdp)) as camera, open_session(address_of(camera), transport, stop) as session:
+        assert session.track.control.endswith("track1")
+    assert set_ups(camera) == ["track1", "track2", "track3"]
+    offers = {request.headers["transport"] for request in camera.requests if request.method == "SETUP"}
+    assert len(offers) == 3
+
+
+def test_what_comes_on_the_channels_of_other_tracks_is_not_read(stop: Stop) -> None:
+    def play(request: Request) -> bytes | None:
+        strange = [framed(channel, b"no RTP at all") for channel in (2, 3, 4, 5)]
+        return answer(request) + b"".join(strange) + framed(0, rtp(1))
+
+    with (
+        OddCamera(on=announcing(SDP + OTHERS, PLAY=play)) as camera,
+        open_session(address_of(camera), "tcp", stop) as session,
+    ):
+        assert collect(session, 1) == [rtp(1)]
+
+
+def test_the_session_is_that_of_the_video(stop: Stop) -> None:
+    def set_up(request: Request) -> bytes | None:
+        return answer(request, Session=request.url[-6:], Transport=request.headers["transport"])
+
+    with OddCamera(on=announcing(SDP + SOUND, SETUP=set_up)) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert [r.headers["session"] for r in camera.requests if r.method in ("PLAY", "TEARDOWN")] == ["track1"] * 2
+
+
+@pytest.mark.parametrize("status", ["400 No", "404 No", "459 No", "461 No", "500 No"])
+def test_another_track_may_be_refused(status: str, stop: Stop) -> None:
+    def set_up(request: Request) -> bytes | None:
+        return plain(request) if is_video(request) else answer(request, status)
+
+    with OddCamera(on=announcing(SDP + SOUND, SETUP=set_up)) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert (camera.connections, set_ups(camera)) == (1, ["track1", "track2"])
+
+
+def close(request: Request) -> None:
+    pass
+
+
+def say_nothing(request: Request) -> bytes:
+    return b""
+
+
+def refuse(request: Request) -> bytes:
+    return answer(request, "455 No")
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("at", "does"),
+    [("SETUP", close), ("SETUP", say_nothing), ("PLAY", close), ("PLAY", say_nothing), ("PLAY", refuse)],
+)
+def test_a_camera_that_bears_the_video_alone_gets_it_alone_from_then_on(at: str, does: Say, stop: Stop) -> None:
+    def say(request: Request) -> bytes | Iterable[bytes] | None:
+        is_in_order = is_video(request) if at == "SETUP" else "track2" not in set_ups(camera)[-1]
+        return plain(request) if is_in_order else does(request)
+
+    caution = Caution()
+    with OddCamera(on=announcing(SDP + SOUND, **{at: say})) as camera:
+        for _ in range(2):
+            open_session(address_of(camera), "tcp", stop, caution).close()
+    assert set_ups(camera) == ["track1", "track2", "track1", "track1"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_camera_that_fails_with_the_video_alone_too_is_asked_for_all_tracks_again(stop: Stop) -> None:
+    """It was away, and insists on all of them, perhaps."""
+    caution = Caution()
+    with OddCamera(on=announcing(SDP + SOUND, PLAY=close)) as camera:
+        with pytest.raises(errors.Closed):
+            open_session(address_of(camera), "tcp", stop, caution)
+        camera.on["PLAY"] = plain
+        open_session(address_of(camera), "tcp", stop, caution).close()
+    assert set_ups(camera) == ["track1", "track2", "track1", "track1", "track2"]
+
+
+# --- what SETUP may say ---
+
+
+@pytest.mark.parametrize("status", [400, 406, 415, 451, 455, 459, 461, 500, 501, 505, 551])
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_refused_setup_is_a_matter_of_the_transport(status: int, transport: str, stop: Stop) -> None:
+    """viseron #695 #762 #861: cameras for UDP alone say that in many ways."""
+    with OddCamera(on={"SETUP": lambda request: answer(request, f"{status} No")}) as camera:
+        error = failure(address_of(camera), stop, transport)
+    assert isinstance(error, errors.TransportRefused)
+    assert (type(error.otherwise) is errors.Refused) == (status != 461)
+    assert status == 461 or f"SETUP with status {status}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, errors.AuthRefused),
+        (403, errors.AuthRefused),
+        (404, errors.NotFound),
+        (453, errors.CameraFull),
+        (454, errors.Refused),
+        (503, errors.CameraFull),
+    ],
+)
+def test_but_not_where_another_transport_would_change_nothing(status: int, kind: type, stop: Stop) -> None:
+    with OddCamera(on={"SETUP": lambda request: answer(request, f"{status} No")}) as camera:
+        assert type(failure(address_of(camera), stop)) is kind
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("does", "kind"), [(close, errors.Closed), (say_nothing, errors.ConnectTimeout)])
+def test_nor_does_a_camera_always_say_it(does: Say, kind: type, stop: Stop) -> None:
+    with OddCamera(on={"SETUP": does}) as camera:
+        error = failure(address_of(camera), stop)
+    assert isinstance(error, errors.TransportRefused)
+    assert type(error.otherwise) is kind
+
+
+# --- how long it may take ---
+
+
+@pytest.mark.parametrize("method", ["DESCRIBE", "SETUP", "PLAY"])
+def test_an_answer_may_take_longer_than_a_connection(
+    method: str, monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    """A relay starts its source for it: go2rtc #1633, frigate PR #17831."""
+    monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(rtsp, "ANSWER_S", LONG_S)
+    passed = threading.Event()
+
+    def slow(request: Request) -> bytes | None:
+        passed.wait(0.5)
+        return plain(request)
+
+    with OddCamera(on={method: slow}) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert camera.connections == 1
+
+
+def test_an_opening_has_an_end_however_often_it_is_redirected(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    monkeypatch.setattr(rtsp, "OPENING_S", 0.5)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 10_000.0)
+
+    def describe(request: Request) -> bytes:
+        return answer(request, "302 Moved", Location="/") if request.connection == 1 else b""
+
+    with OddCamera(on={"DESCRIBE": describe}) as camera:
+        assert type(failure(address_of(camera), stop)) is errors.ConnectTimeout
+
+
+def test_packets_are_an_answer_to_play(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    monkeypatch.setattr(dialogue, "UNANSWERED_S", 0.1)
+    with (
+        OddCamera(on={"PLAY": lambda request: framed(0, rtp(1))}) as camera,
+        open_session(address_of(camera), "tcp", stop) as session,
+    ):
+        assert collect(session, 1) == [rtp(1)]
+        camera.send(b"RTSP/1.0 200 OK\r\nCSeq: 4\r\n\r\n" + framed(0, rtp(2)))  # at last
+        assert collect(session, 1) == [rtp(2)]
 
 
 # --- hostile ---
@@ -701,14 +1000,14 @@ def test_no_answer_is_read_without_end(said: bytes, error: type[CaptureError], s
         assert type(failure(address_of(camera), stop)) is error
 
 
-def test_a_flood_before_the_answer_is_no_answer(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 0.3)
+def test_a_flood_before_the_description_is_no_answer(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    monkeypatch.setattr(rtsp, "ANSWER_S", 0.3)
 
     def flood(request: Request) -> bytes | None:
         while True:  # ends when the client has closed
             camera.send(framed(0, rtp(1, 60_000)) * 10)
 
-    with OddCamera(on={"PLAY": flood}) as camera:
+    with OddCamera(on={"DESCRIBE": flood}) as camera:
         assert type(failure(address_of(camera), stop)) is errors.ConnectTimeout
 
 
@@ -737,7 +1036,7 @@ def test_random_bytes_are_a_capture_error(junk: bytes, at: str) -> None:
         OddCamera(on={at: say}, greeting=junk if at == "GREETING" else None) as camera,
         contextlib.suppress(CaptureError),
     ):
-        receive_to_the_end(address_of(camera), stop)
+        receive_to_the_end(address_of(camera), stop, wait_s=0.1)  # after OPTIONS it is an ordinary camera
 
 
 # --- what the server asks and says ---
@@ -995,6 +1294,7 @@ def test_stop_ends_a_wait_for_packets(transport: str, stop: Stop) -> None:
 @pytest.mark.parametrize("fault", ["silent", "describe_status:0", "setup_status:0", "play_status:0"])
 def test_stop_ends_a_wait_for_an_answer(fault: str, monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
     monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 10_000.0)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 10_000.0)
     with ScriptedCamera(SCENE, fault=fault) as camera:
         method = "" if fault == "silent" else fault.partition("_")[0].upper()
 
@@ -1209,6 +1509,18 @@ def test_a_camera_need_not_tell_its_ports(ports: str, sender: Sender, stop: Stop
 
     with OddCamera(on={"SETUP": set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
         sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+
+
+def test_datagrams_are_an_answer_to_play_too(sender: Sender, monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    monkeypatch.setattr(dialogue, "UNANSWERED_S", 0.1)
+
+    def play(request: Request) -> bytes:
+        sender.send(rtp(1))
+        return b""
+
+    on: dict[str, Say] = {"SETUP": sender.set_up, "PLAY": play}
+    with OddCamera(on=on) as camera, open_session(address_of(camera), "udp", stop) as session:
         assert collect(session, 1) == [rtp(1)]
 
 

@@ -89,11 +89,12 @@ def play(
     count: int = 9,
     seed: Seed | None = None,
     transport: str = "tcp",
+    url: str = "rtsp://camera.example/demo",
 ) -> Stage:
     """Runs a session through the acts and one more refusal, with the longest wait of each step."""
     stage = Stage([*acts, errors.Unreachable()], clock or FakeClock())
     stage.session = Session(
-        settings(interval_s=interval_s, count=count, transport=transport),
+        settings(an_address(url), interval_s=interval_s, count=count, transport=transport),
         seed,
         opener=stage.open,
         clock=stage.clock,
@@ -178,6 +179,40 @@ def test_it_says_what_it_captures() -> None:
 
 def test_it_opens_the_address_and_the_transport_it_was_given() -> None:
     assert set(play(clip(None, SCENE), transport="udp").opened) == {(an_address(), "udp")}
+
+
+SILENT = errors.TransportRefused("Nothing comes.", otherwise=errors.ConnectTimeout())
+REFUSED = errors.TransportRefused(otherwise=errors.Refused("The camera refused SETUP with status 500."))
+NO_UDP = errors.TransportRefused("No UDP.")
+
+
+def transports(stage: Stage) -> list[str]:
+    return [transport for _, transport in stage.opened]
+
+
+@pytest.mark.parametrize(
+    ("first", "code"), [(SILENT, "timeout"), (REFUSED, "refused"), (NO_UDP, "transport_refused")]
+)
+def test_where_both_fail_the_error_is_that_of_the_one_that_was_asked_for(
+    first: errors.TransportRefused, code: str
+) -> None:
+    stage = play(first, NO_UDP)
+    assert transports(stage) == ["tcp", "udp", "tcp"]
+    assert states(stage)[0] == (State.RECONNECTING, code)
+
+
+def test_the_other_transport_is_left_where_nothing_shows_that_it_works() -> None:
+    """The camera was away, and not its TCP."""
+    assert transports(play(SILENT, errors.Unreachable(), clip(None, SCENE))) == ["tcp", "udp", "tcp", "tcp"]
+
+
+@pytest.mark.parametrize(("first", "code"), [(SILENT, "timeout"), (REFUSED, "refused")])
+def test_rtsps_never_falls_back_to_udp_and_says_so(first: errors.TransportRefused, code: str) -> None:
+    stage = play(first, url="rtsps://camera.example/demo")
+    assert transports(stage) == ["tcp", "tcp"]
+    status = stage.reports[0].status
+    assert status.error_code == code
+    assert "does not try UDP" in status.error_text
 
 
 def test_it_is_connecting_before_anything_has_come() -> None:
@@ -359,17 +394,15 @@ def test_a_name_that_is_refused_is_looked_up_again_on_the_slow_ladder() -> None:
 
 # --- what is learned about the camera ---
 
-REFUSED = errors.TransportRefused
-
 
 def test_a_transport_that_works_where_the_one_asked_for_does_not_is_learned() -> None:
-    stage = play(REFUSED(), clip(None, SCENE))
+    stage = play(REFUSED, clip(None, SCENE))
     assert [transport for _, transport in stage.opened][:3] == ["tcp", "udp", "udp"]
     assert Quirks.decode(stage.session.report().quirks) == Quirks(transport="udp")
 
 
 def test_a_transport_that_nothing_came_over_is_not() -> None:
-    stage = play(REFUSED(), errors.Closed())
+    stage = play(REFUSED, errors.Closed())
     assert [transport for _, transport in stage.opened][:2] == ["tcp", "udp"]
     assert stage.session.report().quirks == ""
 
@@ -383,14 +416,14 @@ def test_what_was_learned_is_where_the_next_recorder_begins() -> None:
 
 def test_a_learned_transport_that_fails_now_gives_way_to_the_one_asked_for() -> None:
     """The camera was set up anew: what was learned is forgotten once something comes over the other one."""
-    stage = play(REFUSED(), clip(None, SCENE), seed=Seed(quirks='{"transport":"udp"}'))
+    stage = play(REFUSED, clip(None, SCENE), seed=Seed(quirks='{"transport":"udp"}'))
     assert [transport for _, transport in stage.opened][:3] == ["udp", "tcp", "tcp"]
     assert stage.clock.waits[0] == 1.0, "only once the clip is over"
     assert stage.session.report().quirks == ""
 
 
 def test_a_camera_that_refuses_both_says_what_was_wrong_with_each() -> None:
-    stage = play(REFUSED("No TCP."), REFUSED("No UDP."), REFUSED("No TCP."), REFUSED("No UDP."))
+    stage = play(errors.TransportRefused("No TCP."), NO_UDP, errors.TransportRefused("No TCP."), NO_UDP)
     assert [transport for _, transport in stage.opened][:4] == ["tcp", "udp", "tcp", "udp"]
     assert stage.reports[0].status.error_text == "No TCP. No UDP."
     assert stage.clock.waits[:2] == [75, 150]
