@@ -24,6 +24,7 @@ from .engine import composer
 from .engine.address import MASK, MAX_NAME_LENGTH, Address, check_literal
 from .engine.errors import CaptureError, InvalidURL, RecorderDied
 from .engine.notices import Notice
+from .engine.quirks import Quirks
 from .engine.report import Picture, Report, State
 from .engine.report import Status as EngineStatus
 from .fields import Sealed, is_newest, with_newest_key
@@ -162,6 +163,7 @@ def _start(stream: Stream, wish: Wish) -> Started:
     if running:
         _check_same(running, wish)
         return Started(running, is_new=False)
+    stream.quirks = _still_known(stream, wish.transport)
     stream.credentials = _asked_address(stream, wish).secret
     _take_settings(stream, wish)
     stream.status, stream.status_at = Status.QUEUED, datetime.now(UTC)
@@ -325,6 +327,7 @@ def _create(wish: Wish) -> Stream:
 
 
 def _change(stream: Stream, change: Change) -> Stream:
+    stream.quirks = _still_known(stream, change.transport, change.address)
     if change.address:
         _check_address_free(change.address, stream)
         stream.url, stream.credentials = change.address.public, change.address.secret
@@ -340,10 +343,28 @@ def _change(stream: Stream, change: Change) -> Stream:
     if change.verify_certificate is not None:
         stream.verify_certificate = change.verify_certificate
     stream.save(
-        update_fields=["name", "url", "credentials", "interval_s", "count", "transport", "verify_certificate"]
+        update_fields=[
+            "name",
+            "url",
+            "credentials",
+            "interval_s",
+            "count",
+            "transport",
+            "verify_certificate",
+            "quirks",
+        ]
     )
     log.info("stream=%s changed", stream.name)
     return stream
+
+
+def _still_known(stream: Stream, transport: str | None, address: Address | None = None) -> str:
+    """What was learned about the camera and holds with this transport and address; None: the stream's own."""
+    if address and address.public != stream.url:
+        return ""
+    if transport in (None, stream.transport):
+        return stream.quirks
+    return replace(Quirks.decode(stream.quirks), transport="").encode()
 
 
 def _recredited(stream: Stream, change: Change) -> Address:
@@ -494,16 +515,19 @@ def checkpoint(
     report: Report,
     known: EngineStatus | None = None,
     later: frozenset[int] = frozenset(),
+    known_quirks: str = "",
 ) -> frozenset[int]:
     """Save what a recorder reports; the numbers of all frames that are saved now.
 
-    `known` is the status saved last; `later` are frames on the leaderboard that another call saves.
+    `known` is the status saved last and `known_quirks` the quirks; `later` are frames on the leaderboard that another
+    call saves.
 
     The JPEG files are written first, then rows and counters in one transaction, and the files of evicted frames
     go last: at any instant each row has its whole file. Raises ClaimLost, and then leaves nothing behind; OSError
     when a file cannot be written.
     """
-    if not report.fresh and report.status == known:  # most often: one statement, no transaction
+    is_known = (report.status, report.quirks) == (known, known_quirks)
+    if not report.fresh and is_known:  # most often: one statement, no transaction
         _save_counters(claim, base, report)
         _save_timeline(claim, report.timeline)
         return frozenset(number for number, _ in report.board) - later
@@ -516,6 +540,8 @@ def checkpoint(
             _save_timeline(claim, report.timeline)
             if report.status != known:
                 _save_status(claim, report.status)
+            if report.quirks != known_quirks:
+                Stream.objects.filter(captures=claim.capture_id).update(quirks=report.quirks)
             is_committing = True
     except BaseException:
         if not is_committing:  # a commit whose answer was lost may hold: litter is swept, a lost file is not

@@ -136,6 +136,11 @@ class TransportRefused(Refused):
     code = "transport_refused"
     words = "The camera refuses this transport."
 
+    def __init__(self, detail: str = "", *, otherwise: CaptureError | None = None) -> None:
+        """`otherwise`: what is wrong if the other transport does not work either."""
+        super().__init__(detail or (str(otherwise) if otherwise else ""))
+        self.otherwise = otherwise
+
 
 class NoVideo(CaptureError):
     code = "no_video"

@@ -39,7 +39,7 @@ def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process without asking Python
     heap.give_back()
     limits.limit(settings.memory_bytes)
-    sandbox.shut_in(*sandbox.ports_of(settings.address.port))
+    sandbox.shut_in(*sandbox.ports_of(settings.address.port, settings.redirect_ports))
     cv2.setNumThreads(1)
     try:
         _Recorder(settings, seed, link).run()

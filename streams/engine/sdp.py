@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urljoin
 
 VIDEO_CLOCK_RATE_HZ = 90_000  # RFC 3551 section 5: of all static video types, and of every codec here
 KNOWN_ENCODINGS = frozenset({"H264", "H265", "MP4V-ES", "JPEG"})
@@ -25,7 +26,12 @@ _MAX_FRAME_RATE_FPS = 1000.0
 
 _RTPMAP = re.compile(r"\s*(\d{1,3})\s+([^\s/]+)\s*(?:/\s*(\d{1,9}))?")
 _FMTP = re.compile(r"\s*(\d{1,3})\s+(.*)")
+_MEDIA = ("video", "audio", "application", "text")
 _ABSOLUTE = re.compile(r"rtsps?://", re.IGNORECASE)
+_PATH = re.compile(r"://[^/?#]*(/[^?#]+)")
+_OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(:\d{1,5})?(?=[/?#]|$)")
+_IP = re.compile(r"\[.*\]|\d{1,3}(?:\.\d{1,3}){3}")
 _UNSAFE = re.compile(r"[^\x21\x23-\x7e]")  # a quote would end the uri="..." of a Digest
 
 
@@ -42,6 +48,8 @@ class Track:
     fmtp: Mapping[str, str]
     """Names in lower case, values as sent."""
     frame_rate_fps: float | None
+    is_encrypted: bool = False
+    """By SRTP (RFC 3711): its profile or a=crypto says so."""
 
 
 @dataclass(slots=True)
@@ -49,6 +57,8 @@ class _Section:
     """One m= line, or what stands before the first, with its attributes in order."""
 
     media: str = ""
+    profile: str = ""
+    """Upper case: "RTP/AVP"."""
     payload_types: list[int] = field(default_factory=list)
     attributes: list[tuple[str, str]] = field(default_factory=list)
 
@@ -73,6 +83,17 @@ def parse(text: bytes, base_url: str) -> tuple[Track, ...]:
     return tuple(_track(section, [general, *sections], base_url) for section in for_us or video)
 
 
+def controls(text: bytes, base_url: str) -> tuple[str, ...]:
+    """The URLs to SETUP of all tracks that are for us, each once and in order: what libav sets up. Never raises.
+
+    Some cameras send nothing until all of them are set up (retina PR #85, RTSP-Server #29).
+    """
+    general, *sections = _sections(text)
+    base_url = _base(general, base_url)
+    for_us = (each for each in sections if each.media in _MEDIA and ("sendonly", "") not in each.attributes)
+    return tuple(dict.fromkeys(join(base_url, each.value("control")) for each in for_us))
+
+
 def aggregate_control(text: bytes, base_url: str) -> str:
     """The URL to PLAY and TEARDOWN: RFC 2326 C.1.1."""
     general = _sections(text)[0]
@@ -81,7 +102,8 @@ def aggregate_control(text: bytes, base_url: str) -> str:
 
 def join(base_url: str, control: str) -> str:
     """A control value made absolute. Appended, not resolved as RFC 3986 says: a base often has a query or no
-    slash at its end, and servers want the track after all of it (so do libav, GStreamer and gortsplib).
+    slash at its end, and servers want the track after all of it (so do libav, GStreamer and gortsplib). Only what
+    begins with the path of the base is an absolute path.
     """
     control = control.strip()
     if not control or control == "*":
@@ -89,9 +111,37 @@ def join(base_url: str, control: str) -> str:
     if _ABSOLUTE.match(control):
         return plain_url(control)
     control = _UNSAFE.sub(_quoted, control)
+    path = _PATH.search(base_url.removesuffix("/"))
+    if path and control.startswith(f"{path[1]}/"):  # the path of the base once more, and more
+        return base_url[: path.start(1)] + control
     if control.startswith("?"):
         return base_url + control
     return f"{base_url.removesuffix('/')}/{control.removeprefix('/')}"
+
+
+def resolve(base_url: str, reference: str) -> str:
+    """A URL that a header names, made absolute as RFC 3986 section 5 says; empty where it is none.
+
+    A host without a scheme is one if it has a port, is an IP address, or is the base's own host: cameras write
+    `10.0.0.7/live/` and `10.0.0.7:554` (go2rtc #1852, retina's anjvision, gortsplib).
+    """
+    reference = reference.strip()
+    if _ABSOLUTE.match(reference):
+        return plain_url(reference)
+    if not reference or _OTHER_SCHEME.match(reference):
+        return ""
+    scheme, _, rest = base_url.partition("://")
+    own, found = _HOST_AND_PORT.match(rest), _HOST_AND_PORT.match(reference)
+    if found and own and found[1] == own[1]:
+        reference = f"//{own[0] if not found[2] else found[0]}{reference[found.end() :]}"
+    elif found and (found[2] or _IP.fullmatch(found[1])):
+        reference = f"//{reference}"
+    # urllib resolves by the schemes that it knows, and not all of its versions know rtsps.
+    try:
+        joined = urljoin(f"http://{rest}", _UNSAFE.sub(_quoted, reference))
+    except ValueError:  # a bracket that nothing closes
+        return ""
+    return plain_url(f"{scheme}://{joined.removeprefix('http://')}")
 
 
 def plain_url(text: str) -> str:
@@ -140,7 +190,11 @@ def _media(value: str) -> _Section:
     """`video 0 RTP/AVP 96 97`; what is no number is left out."""
     words = value.split()
     types = [_whole(word) for word in words[3 : 3 + _MAX_TYPES]]
-    return _Section((words or [""])[0].lower(), [each for each in types if 0 <= each <= _MAX_PAYLOAD_TYPE])
+    return _Section(
+        media=(words or [""])[0].lower(),
+        profile="".join(words[2:3]).upper(),
+        payload_types=[each for each in types if 0 <= each <= _MAX_PAYLOAD_TYPE],
+    )
 
 
 def _track(section: _Section, sections: list[_Section], base_url: str) -> Track:
@@ -158,6 +212,7 @@ def _track(section: _Section, sections: list[_Section], base_url: str) -> Track:
         control=join(base_url, section.value("control")),
         fmtp=_sizes(section) | formats[chosen],
         frame_rate_fps=_frame_rate_fps(section.value("framerate", "x-framerate")),
+        is_encrypted="SAVP" in section.profile or bool(section.value("crypto") or sections[0].value("crypto")),
     )
 
 

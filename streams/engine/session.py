@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
 
-from . import errors
+from . import deadlines, errors
 from .backoff import Backoff, longest_wait_s
 from .clock import Clock, Stop, Stopped, SystemClock
 from .conversion import encode_frame
@@ -16,17 +16,23 @@ from .feed import Feed, Opener, Packet, open_feed
 from .integrity import are_whole
 from .leaderboard import Leaderboard
 from .notices import Notice
+from .quirks import Quirks
 from .report import Counters, Picture, Report, Seed, Settings, State, Status, Video
 from .sampler import Counts, Sample, Sampler
 from .scoring import brightness, fingerprint
 from .timeline import Timeline
 from .wire import picture_bytes
 
-# The feed keeps its own limits (rtsp.py, feed.py). These are for a thread that hangs inside C code all the same.
-OPEN_S = 30.0
-PACKET_S = 15.0
+# The feed keeps its own limits (deadlines.py, feed.py). These are for a thread that hangs inside C code all the same.
+# The look-up of a name has no limit of its own: glibc asks three servers twice, 5 s each.
+RESOLVE_S = 30.0
+OPEN_S = RESOLVE_S + deadlines.OPENING_S + deadlines.FIRST_PICTURE_S
+# Beyond what the feed says that it waits for a picture: its reading is a second behind, and a machine may be busy.
+HANG_S = 3.0
+# One picture. 8K of H.265 takes half a second.
+DECODE_S = 15.0
 CLOSE_S = 5.0
-# A sample was due and nothing clean could be decoded for so long.
+# A sample was due and nothing clean could be decoded for so long, or for as long as the feed waits for a picture.
 FRAME_S = 30.0
 # The same as long as no key frame has come: smart codecs send one in 48 s (1200 pictures) at the worst.
 KEY_FRAME_S = 120.0
@@ -53,18 +59,21 @@ class Session:
     ) -> None:
         self.settings = settings
         self.stop = Stop()
-        self._open = opener or _opener(settings)
+        seed = seed or Seed()
+        self._quirks = Quirks.decode(seed.quirks)
+        self._open = opener or _opener(settings, self._quirks)
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._on_change = on_change
         self._lock = threading.Lock()
-        seed = seed or Seed()
         # A picture leaves memory once it is saved: nine of 1080p are 4 MB.
         self._board: Leaderboard[Picture | None] = Leaderboard(
             settings.count, ((number, score, None) for number, score in seed.board)
         )
         self._copies = Copies(seed.board)
-        self._transport = settings.transport
+        self._transport = self._quirks.transport or settings.transport
+        self._refusals: dict[str, TransportRefused] = {}
+        """Of each transport, since something came."""
         self._number = seed.samples
         self._status = self._resumed(seed.status)
         self._counts = Counts()
@@ -92,15 +101,13 @@ class Session:
             except OutOfMemory:  # whatever holds it: it is given back by ending
                 raise
             except TransportRefused as error:
-                if self._transport == self.settings.transport:
-                    self._transport = OTHER[self._transport]
-                else:
-                    self._transport = self.settings.transport  # whatever refuses both may serve only this one later
-                    self._pause(error)
+                self._turn(error)
             except CaptureError as error:
                 if error.retry is Retry.NEVER:
                     self._set(Status(State.FAILED, error.code, str(error)))
                     return
+                if self._refusals:  # whether the other transport works was not seen
+                    self._forget_transport()
                 self._pause(error)
 
     def report(self, *, is_final: bool = False) -> Report:
@@ -114,6 +121,7 @@ class Session:
                 fresh=tuple(picture for _, _, picture in ranking if picture),
                 is_final=is_final,
                 timeline=self._timeline.encode() if self._is_timeline_due() or is_final else "",
+                quirks=self._quirks.encode(),
             )
 
     def _is_timeline_due(self) -> bool:
@@ -163,6 +171,27 @@ class Session:
         finally:
             self._deadline = None
 
+    def _turn(self, error: TransportRefused) -> None:
+        """Go on with the other transport at once, unless it was refused, too, or is UDP in place of rtsps."""
+        asked, other = self.settings.transport, OTHER[self._transport]
+        self._refusals[self._transport] = error
+        is_in_clear = other == "udp" and self.settings.address.scheme == "rtsps"
+        if other not in self._refusals and not is_in_clear:
+            self._transport = other
+            return
+        words = [str(each.otherwise or each) for each in self._refusals.values()]
+        if other not in self._refusals:
+            words.append("This service does not try UDP: rtsps:// does not encrypt it.")
+        first = self._refusals.get(asked, error)
+        kind = type(first.otherwise or first)
+        self._forget_transport()
+        self._pause(kind(" ".join(dict.fromkeys(words))))
+
+    def _forget_transport(self) -> None:
+        """Begin with the requested one again: a relay whose source is away refuses both."""
+        self._transport, self._quirks.transport = self.settings.transport, ""
+        self._refusals.clear()
+
     def _note_connection(self) -> None:
         with self._lock:
             self._connections += 1
@@ -172,10 +201,18 @@ class Session:
         sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
-            self._expect(PACKET_S, errors.Stalled())
+            self._learn_transport()
+            self._expect_picture()
             if self._take(sampler, packet, feed.codec):
                 sampled_s = self._clock.monotonic()
-            self._check(sampler, self._clock.monotonic() - sampled_s)
+            self._check(sampler, self._clock.monotonic() - sampled_s, feed.patience_s)
+            self._expect(feed.patience_s + HANG_S, errors.Stalled())
+
+    def _learn_transport(self) -> None:
+        """Something came: this transport works."""
+        self._refusals.clear()
+        is_asked = self._transport == self.settings.transport
+        self._quirks.transport = "" if is_asked else self._transport
 
     def _take(self, sampler: Sampler, packet: Packet, codec: str) -> bool:
         """Whether a sample came of the packet. No frame is held when this is over: one of 1080p is 3 MB."""
@@ -188,10 +225,10 @@ class Session:
                 sampler.refuse()
         return has_sampled
 
-    def _check(self, sampler: Sampler, waited_s: float) -> None:
-        """Raises Undecodable once packets come and no sample for too long."""
-        is_late = waited_s > self.settings.interval_s + (FRAME_S if sampler.has_begun else KEY_FRAME_S)
-        if not is_late:
+    def _check(self, sampler: Sampler, waited_s: float, patience_s: float) -> None:
+        """Raises Undecodable once packets come and no sample for too long, even for a camera of this patience."""
+        longest_s = max(FRAME_S if sampler.has_begun else KEY_FRAME_S, patience_s)
+        if waited_s <= self.settings.interval_s + longest_s:
             return
         if sampler.has_begun:
             raise errors.Undecodable
@@ -279,7 +316,7 @@ class Session:
         self._deadline = (self._clock.monotonic() + within_s, error)
 
     def _expect_picture(self) -> None:
-        self._expect(PACKET_S, errors.Undecodable())
+        self._expect(DECODE_S, errors.Undecodable())
 
     def _set(self, status: Status) -> None:
         with self._lock:
@@ -299,9 +336,11 @@ class Session:
         )
 
 
-def _opener(settings: Settings) -> Opener:
+def _opener(settings: Settings, quirks: Quirks) -> Opener:
     """One caution for all connections: it learns from each."""
-    return partial(open_feed, caution=Caution(settings.networks, settings.verify_certificate))
+    caution = Caution(settings.networks, settings.verify_certificate, quirks=quirks)
+    caution.redirect_ports = settings.redirect_ports
+    return partial(open_feed, caution=caution)
 
 
 def _timeline_of(seed: Seed, interval_s: float, now: float) -> Timeline:

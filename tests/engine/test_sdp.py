@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.sdp import Track, aggregate_control, join, parse, plain_url
+from streams.engine.sdp import Track, aggregate_control, controls, join, parse, plain_url, resolve
 from tests.camera.clip import Codec, Scene, encode
 from tests.camera.sdp import describe
 
@@ -192,6 +192,71 @@ def test_a_session_wide_control_is_the_base_only_if_it_is_absolute() -> None:
     assert aggregate_control(described("a=control:sub", *H264), BASE) == BASE + "sub"
 
 
+def test_a_control_that_begins_with_the_path_of_the_base_is_an_absolute_path() -> None:
+    base = BASE.removesuffix("/")
+    path = base[base.index("/", len("rtsp://")) :]
+    assert join(BASE, f"{path}/track1") == join(base, f"{path}/track1") == f"{base}/track1"
+    assert join(BASE, "/track1") == f"{base}/track1"
+    assert join(BASE, f"{path}2/track1") == f"{base}{path}2/track1"
+
+
+REQUEST = "rtsp://10.0.0.9:8554/live/a?x=1"
+
+
+@pytest.mark.parametrize(
+    ("reference", "resolved"),
+    [
+        ("rtsp://10.0.0.7/b", "rtsp://10.0.0.7/b"),
+        ("rtsp://me:word@10.0.0.7/b", "rtsp://10.0.0.7/b"),
+        ("//10.0.0.7/b", "rtsp://10.0.0.7/b"),
+        ("/b", "rtsp://10.0.0.9:8554/b"),
+        ("b/", "rtsp://10.0.0.9:8554/live/b/"),
+        ("../b", "rtsp://10.0.0.9:8554/b"),
+        ("?y=2", "rtsp://10.0.0.9:8554/live/a?y=2"),
+        ("192.168.253.220:1935/", "rtsp://192.168.253.220:1935/"),
+        ("10.0.0.7/b/", "rtsp://10.0.0.7/b/"),
+        ("camera:554/b/", "rtsp://camera:554/b/"),
+        ("10.0.0.9", "rtsp://10.0.0.9:8554"),
+        ("10.0.0.9/b", "rtsp://10.0.0.9:8554/b"),
+        ("[::7]:554/b", "rtsp://[::7]:554/b"),
+        ("http://10.0.0.7/b", ""),
+        ("//[", ""),
+        ("", ""),
+    ],
+)
+def test_a_reference_is_resolved_against_the_request(reference: str, resolved: str) -> None:
+    """go2rtc #1852 has a host without its scheme."""
+    assert resolve(REQUEST, reference) == resolved
+
+
+def test_the_scheme_of_the_request_stays() -> None:
+    assert resolve("rtsps://10.0.0.9/live", "/b") == "rtsps://10.0.0.9/b"
+
+
+def test_the_controls_are_those_of_all_tracks_that_are_for_us() -> None:
+    text = described(
+        "m=audio 0 RTP/AVP 8", "a=control:sound", *H264, "m=application 0 RTP/AVP 107", "a=control:sound",
+        "m=audio 0 RTP/AVP 0", "a=control:back", "a=sendonly", "m=application/x 0 RTP/AVP 99", "a=control:other",
+        "m=text 0 RTP/AVP 98", "a=control:rtsp://nat/text",
+    )  # fmt: skip
+    assert controls(text, BASE) == (f"{BASE}sound", f"{BASE}track1", "rtsp://nat/text")
+
+
+@pytest.mark.parametrize(
+    ("media", "attribute", "is_encrypted"),
+    [
+        ("RTP/AVP", "a=x:y", False),
+        ("RTP/SAVP", "a=x:y", True),
+        ("rtp/savpf", "a=x:y", True),
+        ("UDP/TLS/RTP/SAVPF", "a=x:y", True),
+        ("RTP/AVP", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x", True),
+    ],
+)
+def test_srtp_is_told(media: str, attribute: str, is_encrypted: bool) -> None:
+    lines = [H264[0].replace("RTP/AVP", media), *H264[1:], attribute]
+    assert only(*lines).is_encrypted == is_encrypted
+
+
 def test_a_scheme_that_is_named_twice_counts_once() -> None:
     """go2rtc #208."""
     assert plain_url(" rtsp://rtsp://camera:554/stream1/ ") == "rtsp://camera:554/stream1/"
@@ -221,6 +286,14 @@ def test_nothing_makes_it_fail(text: bytes) -> None:
         assert track.control.isascii()
         assert not set(track.control) & set(' \r\n\t"')
     assert aggregate_control(text, BASE)
+    assert all(url.isascii() for url in controls(text, BASE))
+
+
+@given(st.text(st.characters(max_codepoint=255)))
+def test_no_reference_makes_it_fail(reference: str) -> None:
+    resolved = resolve(BASE, reference)
+    assert resolved == "" or resolved.startswith(("rtsp://", "rtsps://"))
+    assert not set(resolved) & set(' \r\n\t"')
 
 
 @given(

@@ -16,11 +16,13 @@ from streams.engine.backoff import Backoff
 from streams.engine.clock import Stop
 from streams.engine.errors import CaptureError
 from streams.engine.feed import Feed, Opener, Packet
+from streams.engine.notices import Notice
+from streams.engine.quirks import Quirks
 from streams.engine.report import Counters, Report, Seed, State, Status, Video
 from streams.engine.session import (
     FRAME_S,
+    HANG_S,
     OPEN_S,
-    PACKET_S,
     TIMELINE_S,
     Session,
 )
@@ -31,7 +33,7 @@ from tests.camera.mark import read_mark
 from tests.camera.viewer import wait_until
 
 from .builders import an_address, settings
-from .clip_feed import WALL_S, ClipFeed, later, packets_of
+from .clip_feed import PATIENCE_S, WALL_S, ClipFeed, later, packets_of
 
 PLAN = (40, 200, 90, 120, 60, 180)
 SCENE = Scene(320, 240, PLAN, fps=5, gop_s=1.0)
@@ -87,11 +89,12 @@ def play(
     count: int = 9,
     seed: Seed | None = None,
     transport: str = "tcp",
+    url: str = "rtsp://camera.example/demo",
 ) -> Stage:
     """Runs a session through the acts and one more refusal, with the longest wait of each step."""
     stage = Stage([*acts, errors.Unreachable()], clock or FakeClock())
     stage.session = Session(
-        settings(interval_s=interval_s, count=count, transport=transport),
+        settings(an_address(url), interval_s=interval_s, count=count, transport=transport),
         seed,
         opener=stage.open,
         clock=stage.clock,
@@ -176,6 +179,40 @@ def test_it_says_what_it_captures() -> None:
 
 def test_it_opens_the_address_and_the_transport_it_was_given() -> None:
     assert set(play(clip(None, SCENE), transport="udp").opened) == {(an_address(), "udp")}
+
+
+SILENT = errors.TransportRefused("Nothing comes.", otherwise=errors.ConnectTimeout())
+REFUSED = errors.TransportRefused(otherwise=errors.Refused("The camera refused SETUP with status 500."))
+NO_UDP = errors.TransportRefused("No UDP.")
+
+
+def transports(stage: Stage) -> list[str]:
+    return [transport for _, transport in stage.opened]
+
+
+@pytest.mark.parametrize(
+    ("first", "code"), [(SILENT, "timeout"), (REFUSED, "refused"), (NO_UDP, "transport_refused")]
+)
+def test_where_both_fail_the_error_is_that_of_the_one_that_was_asked_for(
+    first: errors.TransportRefused, code: str
+) -> None:
+    stage = play(first, NO_UDP)
+    assert transports(stage) == ["tcp", "udp", "tcp"]
+    assert states(stage)[0] == (State.RECONNECTING, code)
+
+
+def test_the_other_transport_is_left_where_nothing_shows_that_it_works() -> None:
+    """The camera was away, and not its TCP."""
+    assert transports(play(SILENT, errors.Unreachable(), clip(None, SCENE))) == ["tcp", "udp", "tcp", "tcp"]
+
+
+@pytest.mark.parametrize(("first", "code"), [(SILENT, "timeout"), (REFUSED, "refused")])
+def test_rtsps_never_falls_back_to_udp_and_says_so(first: errors.TransportRefused, code: str) -> None:
+    stage = play(first, url="rtsps://camera.example/demo")
+    assert transports(stage) == ["tcp", "tcp"]
+    status = stage.reports[0].status
+    assert status.error_code == code
+    assert "does not try UDP" in status.error_text
 
 
 def test_it_is_connecting_before_anything_has_come() -> None:
@@ -377,6 +414,49 @@ def test_a_name_that_is_refused_is_looked_up_again_on_the_slow_ladder() -> None:
     assert play(errors.AddressRefused(), seed=left).clock.waits[:2] == [100, 300]
 
 
+# --- what is learned about the camera ---
+
+
+def test_a_transport_that_works_where_the_one_asked_for_does_not_is_learned() -> None:
+    stage = play(REFUSED, clip(None, SCENE))
+    assert [transport for _, transport in stage.opened][:3] == ["tcp", "udp", "udp"]
+    assert Quirks.decode(stage.session.report().quirks) == Quirks(transport="udp")
+
+
+def test_a_transport_that_nothing_came_over_is_not() -> None:
+    stage = play(REFUSED, errors.Closed())
+    assert [transport for _, transport in stage.opened][:2] == ["tcp", "udp"]
+    assert stage.session.report().quirks == ""
+
+
+def test_what_was_learned_is_where_the_next_recorder_begins() -> None:
+    stage = play(clip(None, SCENE), seed=Seed(quirks='{"transport":"udp"}'))
+    assert {transport for _, transport in stage.opened} == {"udp"}
+    assert stage.reports[0].status.notices == (Notice.OTHER_TRANSPORT,)
+    assert stage.reports[0].quirks == '{"transport":"udp"}'
+
+
+def test_a_learned_transport_that_fails_now_gives_way_to_the_one_asked_for() -> None:
+    """The camera was set up anew: what was learned is forgotten once something comes over the other one."""
+    stage = play(REFUSED, clip(None, SCENE), seed=Seed(quirks='{"transport":"udp"}'))
+    assert [transport for _, transport in stage.opened][:3] == ["udp", "tcp", "tcp"]
+    assert stage.clock.waits[0] == 1.0, "only once the clip is over"
+    assert stage.session.report().quirks == ""
+
+
+def test_a_camera_that_refuses_both_says_what_was_wrong_with_each() -> None:
+    stage = play(errors.TransportRefused("No TCP."), NO_UDP, errors.TransportRefused("No TCP."), NO_UDP)
+    assert [transport for _, transport in stage.opened][:4] == ["tcp", "udp", "tcp", "udp"]
+    assert stage.reports[0].status.error_text == "No TCP. No UDP."
+    assert stage.clock.waits[:2] == [75, 150]
+
+
+@pytest.mark.parametrize("quirks", ["", "{", '{"transport":"sctp"}'])
+def test_quirks_that_cannot_be_read_are_none(quirks: str) -> None:
+    stage = play(clip(None, SCENE), seed=Seed(quirks=quirks))
+    assert {transport for _, transport in stage.opened} == {"tcp"}
+
+
 # --- undecodable ---
 
 
@@ -398,6 +478,25 @@ def test_a_key_frame_every_twelve_seconds_is_no_reason_to_give_up() -> None:
     clock = FakeClock()
     stage = play(clip(clock, replace(SCENE, gop_s=2.0), speed=6.0), clock=clock)
     assert states(stage)[1] == (State.RECONNECTING, "closed")
+
+
+@pytest.mark.parametrize(("patience_s", "first_code"), [(122.0, "closed"), (PATIENCE_S, "undecodable")])
+def test_a_camera_whose_pictures_are_forty_seconds_apart_is_not_given_up(patience_s: float, first_code: str) -> None:
+    """FIELD 59: as long as its feed waits for a picture, a sample is not overdue."""
+    clock = FakeClock()
+
+    def shown() -> Iterator[Packet]:
+        for number, packet in enumerate(packets_of(replace(SCENE, gop_s=0.2))):
+            clock.passed_s = 40.0 * number
+            yield replace(packet, pts_s=clock.passed_s, arrived_s=clock.passed_s)
+
+    def slow() -> Feed:
+        feed = ClipFeed(SCENE)
+        feed.patience_s, feed.shown = patience_s, shown()
+        return feed
+
+    stage = play(slow, clock=clock)
+    assert next(code for _, code in states(stage) if code) == first_code
 
 
 # --- what was there before, and what is saved ---
@@ -567,7 +666,8 @@ def test_a_camera_that_hangs_before_its_first_packet_is_overdue_as_a_timeout() -
 
 
 def test_a_camera_that_hangs_after_a_packet_is_overdue_as_stalled() -> None:
-    assert hung_at(SCENE, packet=7) == {PACKET_S - 1: "", PACKET_S: "stalled"}
+    limit_s = PATIENCE_S + HANG_S
+    assert hung_at(SCENE, packet=7) == {limit_s - 1: "", limit_s: "stalled"}
 
 
 def hung_at(scene: Scene, packet: int) -> dict[float, str]:
@@ -576,7 +676,7 @@ def hung_at(scene: Scene, packet: int) -> dict[float, str]:
     answers: dict[float, str] = {}
     feed = ClipFeed(scene, errors.InvalidURL())
     session = Session(settings(), opener=lambda *_: feed, clock=clock)
-    limit_s = OPEN_S if packet == 0 else PACKET_S
+    limit_s = OPEN_S if packet == 0 else PATIENCE_S + HANG_S
 
     def packets() -> Iterator[Packet]:
         for number, each in enumerate(packets_of(scene)):

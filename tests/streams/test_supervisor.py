@@ -283,6 +283,32 @@ def test_a_certificate_is_verified_unless_the_stream_says_not_to(camera: Scripte
     assert Stream.objects.get(name="demo").error_code == "certificate_refused"
 
 
+def test_what_was_learned_of_a_camera_is_known_to_the_next_recorder_and_capture(
+    north: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes straight to the transport that works; the page says that it is another one."""
+    caplog.set_level(logging.INFO)
+    with ScriptedCamera(SCENE, fault="no_tcp") as camera:
+
+        def set_ups() -> int:
+            return [request.method for request in camera.requests].count("SETUP")
+
+        capture = make_capture(camera.url, interval_s=INTERVAL_S)
+        run(north, lambda: Stream.objects.get().quirks == '{"transport":"udp"}')
+        assert set_ups() == 2, "by TCP, which is refused, and by UDP"
+        assert caplog.text.count('learned quirks={"transport":"udp"}') == 1
+        (pid,) = pids(north)
+        os.kill(pid, signal.SIGKILL)
+        run(north, lambda: pids(north) not in ([], [pid]) and set_ups() == 3)
+        run(north, lambda: Stream.objects.get().notices == Notice.OTHER_TRANSPORT)
+        services.stop(capture.stream)
+        run(north, lambda: Capture.objects.get().is_finished)
+        services.start_again(capture.stream)
+        run(north, lambda: Stream.objects.get().notices == Notice.OTHER_TRANSPORT)
+        assert set_ups() == 4
+        assert caplog.text.count("learned quirks") == 1
+
+
 def test_an_address_that_must_not_be_connected_to_fails(north: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PULL_S", 1.5)  # a recorder looks at itself once it was left alone for a second
     capture = make_capture()
