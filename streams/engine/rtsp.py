@@ -115,7 +115,6 @@ class RTSPSession:
         """
         if self._early:
             early, self._early = self._early, []
-            self._reception.note(early)
             return early
         dialogue, carrier, stop = self._dialogue, self._playing, self._stop.fileno()
         carrier.rewind()
@@ -261,7 +260,9 @@ class RTSPSession:
             if self._has_others:
                 raise _VideoAlone(error) from None
             raise
-        self._early = self._dialogue.take_early()
+        if early := self._dialogue.take_early():
+            self._reception.note(early)
+            self._early = early
         now_s = self._played_s = self._heard_s = self._report_at_s = monotonic()
         self._keepalive_at_s = now_s + self._keepalive_every_s
         self._plan()

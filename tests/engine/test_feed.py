@@ -522,6 +522,22 @@ def test_how_slow_a_camera_is_is_learned_over_connections(monkeypatch: pytest.Mo
     assert silence_of(monkeypatch, at_distances(*[1] * 5), errors.Stalled, pace=pace) == 10
 
 
+def test_what_lies_between_two_connections_is_no_distance() -> None:
+    pace = Pace()
+    for began_s in (0.0, 1000.0):
+        pace.begin()
+        pace.note(began_s)
+        pace.note(began_s + 2.0)
+    assert pace.longest_s == 2.0
+
+
+def test_a_feed_tells_where_a_connection_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace()
+    pace.note(-500.0)
+    silence_of(monkeypatch, at_distances(1), errors.Stalled, pace=pace)
+    assert pace.longest_s == 1.0
+
+
 def test_packets_that_trickle_between_pictures_do_not_make_it_undecodable(monkeypatch: pytest.MonkeyPatch) -> None:
     first, quiet, *others = at_distances(14, 14)
     readings = [first, quiet, *(reading or [bytes(12)] for reading in others)]

@@ -24,7 +24,7 @@ from streams.engine.clock import Clock
 from streams.engine.conversion import to_bgr
 from streams.engine.decoder import LibavDecoder
 from streams.engine.notices import Notice
-from streams.engine.report import Picture, Report, State, Status, Video
+from streams.engine.report import Picture, Report, Seed, State, Status, Video
 from streams.engine.session import Session
 from streams.engine.sheet import decode_jpeg
 from tests.camera.at_once import at_once
@@ -37,6 +37,7 @@ from tests.camera.viewer import wait_until
 
 from .builders import settings
 from .capturing import LIMIT_S, WAIT_S, Capture, FastClock
+from .odd_camera import OddCamera, Request, Say, answer
 
 # With grain no two frames are the same; a key frame has 13 to 19 RTP packets, most others 2 to 8.
 SCENE = Scene(320, 240, (60, 180, 90), fps=50, gop_s=0.2, noise=4.0)
@@ -451,7 +452,7 @@ def test_it_says_farewell_to_what_it_cannot_decode() -> None:
         wait_until(lambda: (camera.teardowns, camera.clients) == (1, 0))
 
 
-# --- keep-alive (14) ---
+# --- keep-alive (14, 30) ---
 
 
 def test_a_session_is_kept_alive_over_udp() -> None:
@@ -463,6 +464,27 @@ def test_a_session_is_kept_alive_over_udp() -> None:
         begun_at = capture.until(has(1)).counters.last_sample_at or 0.0
         capture.until(lambda report: (report.counters.last_sample_at or 0.0) > begun_at + 4.2)
     assert is_quiet(capture)
+
+
+def test_a_keep_alive_that_was_learned_is_told_and_used_by_the_next_recorder() -> None:
+    """The camera says 454 to GET_PARAMETER."""
+
+    def set_up(request: Request) -> bytes:
+        return answer(request, Session="1;timeout=2", Transport=request.headers["transport"])
+
+    on: dict[str, Say] = {"SETUP": set_up, "GET_PARAMETER": lambda request: answer(request, "454 Session Not Found")}
+    quirks = ""
+    for asked_before in (1, 0):
+        with OddCamera(on=on) as camera:
+            session = Session(settings(parse(camera.url)), Seed(quirks=quirks))
+            thread = threading.Thread(target=session.run, daemon=True)
+            thread.start()
+            wait_until(lambda: camera.methods.count("OPTIONS") >= 3)
+            quirks = session.report().quirks
+            session.stop.set()
+            thread.join(LIMIT_S)
+            assert camera.methods.count("GET_PARAMETER") == asked_before
+        assert quirks == '{"keepalive":"OPTIONS"}'
 
 
 # --- what is beside the picture (15), and sloppy descriptions (20) ---

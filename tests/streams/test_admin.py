@@ -54,6 +54,16 @@ def test_streams_are_listed_with_what_they_do(admin: Client) -> None:
     assert "stalled: It <stopped>." in text_of(admin.get(STREAMS))
 
 
+def test_a_streams_page_shows_what_was_learned_about_its_camera(admin: Client) -> None:
+    """It is shown, not edited."""
+    capture = make_finished()
+    Stream.objects.update(quirks='{"transport":"udp"}')
+    response = admin.get(f"{STREAMS}{capture.stream_id}/change/")
+    assert '{"transport":"udp"}' in text_of(response)
+    markup = response.content.decode()
+    assert ('name="transport"' in markup, 'name="quirks"' in markup) == (True, False)
+
+
 def test_a_streams_page_leads_to_its_captures(admin: Client) -> None:
     capture = make_finished()
     make_finished("rtsp://other.example/garden")
