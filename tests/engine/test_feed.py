@@ -127,6 +127,17 @@ def test_a_description_in_latin_1_is_no_error() -> None:
         assert len(watch(address_of(camera), packets=5)) == 5
 
 
+def test_what_fails_before_the_feed_is_owned_leaves_no_session_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(feed, "RTSPFeed", fail)
+    with ScriptedCamera(SCENE) as camera:
+        with pytest.raises(KeyError):
+            open_feed(address_of(camera), "tcp", Stop())
+        wait_until(lambda: (camera.teardowns, camera.clients) == (1, 0))
+
+
 # --- where to connect ---
 
 
