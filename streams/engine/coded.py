@@ -58,6 +58,7 @@ class Assembler(ABC):
         "_size",
         "_started",
         "_timestamp",
+        "complaint",
     )
 
     def __init__(self) -> None:
@@ -81,6 +82,8 @@ class Assembler(ABC):
         self._refused: int | None = None  # what still comes with this timestamp belongs to a picture already gone
         self._is_settled = False  # gone because it was given, not because it was too large
         self._ready: list[CodedPicture] = []
+        self.complaint = ""
+        """A sentence about what cannot be read of the stream."""
 
     @abstractmethod
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:

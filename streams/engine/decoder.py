@@ -15,8 +15,6 @@ from av.video.stream import VideoStream
 
 from . import errors, sizes
 
-# RTP's names (IANA, RTP payload format media types) and libav's.
-CODECS = {"H264": "h264", "H265": "hevc", "MP4V-ES": "mpeg4", "JPEG": "mjpeg"}
 # libav's H.264 and H.265 decoders give no frame before a key frame or a recovery point. This one begins with any
 # picture, copies from grey and says nothing of it (measured).
 BEGINS_ANYWHERE = frozenset({"mpeg4"})

@@ -14,7 +14,7 @@ from typing import Protocol, Self
 from . import errors
 from .address import Address
 from .clock import Stop
-from .decoder import CODECS, Decoder, LibavDecoder
+from .decoder import Decoder, LibavDecoder
 from .dialogue import Caution
 from .rtp import CodedPicture, Depacketizer, depacketizer
 from .rtsp import RTSPSession, open_session
@@ -62,8 +62,9 @@ class Packet:
 
 
 class Feed(Protocol):
-    codec: str
-    """libav's name."""
+    @property
+    def codec(self) -> str:
+        """libav's name; certain from the first packet on."""
 
     def packets(self) -> Iterator[Packet]:
         """Each picture once, in order of arrival. Ends when told to stop, or by an error: Stalled or Closed."""
@@ -90,7 +91,10 @@ class RTSPFeed:
         self._stop = stop
         self._transport = transport
         self._read_s = self._pictured_s = time.monotonic()
-        self.codec = CODECS[session.track.encoding]
+
+    @property
+    def codec(self) -> str:
+        return self._pictures.codec
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +120,7 @@ class RTSPFeed:
             has_begun, heard_s = True, self._read_s
             yield from self._arrived(received, before_s)
             if self._read_s - self._pictured_s > NO_PICTURE_S:
-                raise errors.Undecodable("What the camera sends makes no picture.")
+                raise errors.Undecodable(self._pictures.complaint or "What the camera sends makes no picture.")
             if self._read_s > eager_until_s:
                 eager_until_s, wait_s = math.inf, BATCH_S
                 self._session.wake_at(BATCH_BYTES)

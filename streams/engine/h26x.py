@@ -62,8 +62,14 @@ class _H26x(Assembler):
         self._is_key = self._is_reference = False
         self._picture_refresh: int | None = None
         for unit in known:
-            self._keep_set(unit)
+            if self._kind(unit) == _SET:
+                self._keep_set(unit)
         self._carried.clear()
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether all parameter sets that a picture needs are known."""
+        return self.NEEDED_SETS.issubset(kind for kind, _ in self._sets)
 
     @abstractmethod
     def _kind(self, head: bytes | memoryview) -> int:
@@ -162,7 +168,7 @@ class _H26x(Assembler):
         else:
             self._picture_refresh, self._refresh = self._refresh, None
             self._note_slice(head)
-            self._is_key &= self.NEEDED_SETS.issubset(kind for kind, _ in self._sets)
+            self._is_key &= self.has_sets
             is_beginning = self._is_key or self._picture_refresh is not None
             if is_beginning and not self._carried.issuperset(self._sets):
                 self._append(b"".join(_START + self._sets[key] for key in sorted(self._sets)))
@@ -271,7 +277,7 @@ class H264(_H26x):
     NEEDED_SETS = frozenset({_H264_SPS, _H264_PPS})
 
     def __init__(self, fmtp: Mapping[str, str]) -> None:
-        super().__init__(_units_of(fmtp, "sprop-parameter-sets"))
+        super().__init__(_units_of(fmtp))
 
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
         if len(packet) < start + 2:
@@ -345,7 +351,7 @@ class H265(_H26x):
         self._top_layer = 0  # the highest temporal layer announced or seen
         # Decoding order numbers: read over; units that are sent in another order than theirs are not sorted.
         self._don_bytes = 2 if _whole(fmtp.get("sprop-max-don-diff", "")) else 0
-        super().__init__(_units_of(fmtp, "sprop-vps", "sprop-sps", "sprop-pps"))
+        super().__init__(_units_of(fmtp))
 
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
         if len(packet) < start + 3:
@@ -457,10 +463,13 @@ def _exp_golomb(data: bytes, bit: int) -> int:
     return (window >> 71 - 2 * zeros) - 1
 
 
-def _units_of(fmtp: Mapping[str, str], *names: str) -> list[bytes]:
-    """Parameter sets of the SDP, in Base64 with commas. What cannot be read is left out."""
+def _units_of(fmtp: Mapping[str, str]) -> list[bytes]:
+    """Parameter sets of the SDP, in Base64 with commas, of either codec: some cameras use the other one's names.
+
+    What cannot be read is left out.
+    """
     units = []
-    for name in names:
+    for name in ("sprop-parameter-sets", "sprop-vps", "sprop-sps", "sprop-pps"):
         for text in fmtp.get(name, "").split(","):
             try:
                 data = base64.b64decode(text.strip() + "=" * (-len(text.strip()) % 4))

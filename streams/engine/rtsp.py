@@ -14,6 +14,7 @@ from .address import Address
 from .carrier import Carrier, TCPCarrier, UDPCarrier
 from .clock import Stop, Stopped
 from .dialogue import Caution, Dialogue
+from .encodings import ENCODINGS
 from .resolver import resolve
 from .rtcp import has_bye, receiver_report
 from .rtsp_message import Message
@@ -149,7 +150,7 @@ class RTSPSession:
         tracks = sdp.parse(description.body, base_url)
         if not tracks:
             raise errors.NoVideo
-        self.track = next((track for track in tracks if track.encoding in sdp.KNOWN_ENCODINGS), tracks[0])
+        self.track = next((track for track in tracks if track.encoding in ENCODINGS), tracks[0])
         self._control = sdp.aggregate_control(description.body, base_url)
         self._carrier = UDPCarrier(self._dialogue) if transport == "udp" else TCPCarrier(self._dialogue)
         self._set_up(self._carrier)

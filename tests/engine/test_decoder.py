@@ -4,7 +4,8 @@ import pytest
 from av.video.frame import VideoFrame
 
 from streams.engine import errors
-from streams.engine.decoder import CODECS, LibavDecoder
+from streams.engine.decoder import LibavDecoder
+from streams.engine.encodings import ENCODINGS
 from tests.camera.clip import Scene
 
 from .clip_feed import Film, decoded, digest, filmed, headers, packets_of, shown
@@ -13,9 +14,9 @@ SCENES = [Scene(160, 120, (40, 200), fps=10, noise=4, codec="mjpeg")]
 FILMS = [Film(), Film(b_frames=3, pyramid=True), Film(codec="hevc"), Film(codec="mpeg4")]
 
 
-@pytest.mark.parametrize("encoding", CODECS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_each_encoding_of_rtp_has_a_decoder(encoding: str) -> None:
-    assert LibavDecoder(CODECS[encoding]).drain() == []
+    assert LibavDecoder(ENCODINGS[encoding].codec).drain() == []
 
 
 @pytest.mark.parametrize("film", FILMS, ids=str)

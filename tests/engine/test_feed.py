@@ -406,6 +406,7 @@ def test_of_a_million_tiny_pictures_read_at_once_a_thousand_are_looked_at_at_a_t
         """A picture for each packet."""
 
         lost = pushed = 0
+        codec, complaint = "h264", ""
 
         def push(self, packet: memoryview) -> list[CodedPicture]:
             self.pushed += 1
