@@ -105,14 +105,16 @@ def can_be_h264(payload: bytes) -> bool:
 
 def can_be_h265(payload: bytes) -> bool:
     """The same of H.265: layer 0, and nuh_temporal_id_plus1 is never 0 (H.265 section 7.4.2.2)."""
-    if len(payload) < 4 or payload[0] & 0x81 or payload[1] & 0xF8 or not payload[1] & 0x07:
+    if len(payload) < 4 or payload[0] & 0x81 or payload[1] & 0xF8:
         return False
     kind = payload[0] >> 1
+    if kind == _FU:  # some that hold Annex B have a 0 there all the same (gortsplib #989)
+        return payload[2] & 0x3F in _H265_SINGLE
+    if not payload[1] & 0x07:
+        return False
     if kind == _AP:
         inner = _first_unit(payload, 2)
         return inner[:1] != payload[:1] and can_be_h265(inner)
-    if kind == _FU:
-        return payload[2] & 0x3F in _H265_SINGLE
     return kind in _H265_SINGLE
 
 

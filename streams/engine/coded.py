@@ -55,6 +55,7 @@ class Assembler(ABC):
         "_ready",
         "_refused",
         "_repeats",
+        "_shares_time",
         "_size",
         "_started",
         "_timestamp",
@@ -77,6 +78,7 @@ class Assembler(ABC):
         self._markers_seen = False
         self._markers_lie = False
         self._repeats = False  # pictures share their timestamp with the one before: then it proves nothing
+        self._shares_time = False  # parts of one picture were seen that had the same timestamp
         self._timestamp = 0  # of the packet before
         self._started = 0  # of the picture's first slice
         self._refused: int | None = None  # what still comes with this timestamp belongs to a picture already gone
@@ -132,6 +134,14 @@ class Assembler(ABC):
             self._close()
         self._timestamp = timestamp
         self._refused = None
+
+    def _goes_on(self) -> bool:
+        """Whether a part with another timestamp, which cannot begin a picture, belongs to the one at hand.
+
+        Some senders give each slice a timestamp of its own, and a marker (sipsorcery #321). Where parts share their
+        timestamps, a part behind a marker is the rest of a picture whose begin a relay did not get.
+        """
+        return self._has_picture and not self._is_gap and not (self._is_marked and self._shares_time)
 
     def _open(self, *, is_first: bool) -> bool:
         """Begin a picture. False if it is the rest of one that is gone, which is then lost."""

@@ -44,6 +44,7 @@ class _H26x(Assembler):
         "_prefix_bytes",
         "_refresh",
         "_sets",
+        "_slice_time",
     )
 
     HEADER_BYTES: ClassVar[int]
@@ -61,6 +62,7 @@ class _H26x(Assembler):
         self._sets: dict[tuple[int, int], bytes] = {}  # newest of each type and id
         self._is_key = self._is_reference = False
         self._picture_refresh: int | None = None
+        self._slice_time = 0  # the timestamp of the slice before
         for unit in known:
             if self._kind(unit) == _SET:
                 self._keep_set(unit)
@@ -161,7 +163,9 @@ class _H26x(Assembler):
         if self._has_picture and is_first:
             self._repeats = True
             self._close()
+        before, self._slice_time = self._slice_time, self._timestamp
         if self._has_picture:
+            self._shares_time |= self._timestamp == before
             self._continue()
         elif not self._open(is_first=is_first):
             return False
@@ -183,6 +187,11 @@ class _H26x(Assembler):
         self._close_fragment()
         if bytes(data[:4]).startswith(_STARTS):
             # The unit came with a start code and a header of its own.
+            self._partial += data
+            self._open_unit = _TO_PARTIAL
+        elif (header + bytes(data[:3])).startswith(_STARTS):
+            # The sender took its start code for the header (Amatek AR-N3222F with H.265, gortsplib #989).
+            self._partial += header
             self._partial += data
             self._open_unit = _TO_PARTIAL
         elif header[0] & 0x80:
@@ -236,13 +245,20 @@ class _H26x(Assembler):
             self._is_marked = is_marked
         return self._given()
 
-    def _change(self, timestamp: int, *, is_rest: bool) -> None:
-        """`is_rest`: of a unit whose begin had the timestamp before."""
+    def _change(self, timestamp: int, head: bytes | memoryview, *, is_rest: bool) -> None:
+        """Another timestamp. `head` begins the packet's unit; `is_rest`: of one that began in a packet before.
+
+        Without a gap in the sequence a fragment belongs to the unit that is open, whatever its timestamp.
+        """
+        if is_rest and self._open_unit != _NOWHERE:
+            self._timestamp = timestamp
+            return
         if not is_rest:
             self._close_fragment()
-        elif self._open_unit != _NOWHERE:
-            self._is_damaged = True
-            self._drop_fragment()
+            is_slice = len(head) > self.HEADER_BYTES and self._kind(head) == _SLICE
+            if is_slice and not self._is_first(head) and self._goes_on():
+                self._timestamp = timestamp
+                return
         self._turn(timestamp)
 
     def _finished(self, is_whole: bool) -> CodedPicture:
@@ -292,7 +308,8 @@ class H264(_H26x):
                 return ()
         payload = packet[start:]
         if timestamp != self._timestamp:
-            self._change(timestamp, is_rest=kind == _FU_A and not payload[1] & 0x80)
+            head = bytes((payload[0] & 0xE0 | payload[1] & 0x1F,)) + payload[2:3] if kind == _FU_A else payload
+            self._change(timestamp, head, is_rest=kind == _FU_A and not payload[1] & 0x80)
         if kind < _STAP_A:
             self._unit(payload)
         elif kind in (_FU_A, _FU_B):
@@ -365,7 +382,8 @@ class H265(_H26x):
                 return ()
         payload = packet[start:]
         if timestamp != self._timestamp:
-            self._change(timestamp, is_rest=kind == _FU and not payload[2] & 0x80)
+            head = _fragment_header(payload) + payload[3 + self._don_bytes :][:1] if kind == _FU else payload
+            self._change(timestamp, head, is_rest=kind == _FU and not payload[2] & 0x80)
         if kind == _FU:
             self._fragment(payload)
         elif kind == _AP:
@@ -381,16 +399,16 @@ class H265(_H26x):
     def _fragment(self, payload: memoryview) -> None:
         flags = payload[2]
         if flags & 0x80:
-            header = bytes((payload[0] & 0x81 | (flags & 0x3F) << 1, payload[1]))
-            self._begin_fragment(header, payload[3 + self._don_bytes :])
+            self._begin_fragment(_fragment_header(payload), payload[3 + self._don_bytes :])
         else:
             self._add_fragment(payload[3:])
         if flags & 0x40:
             self._close_fragment()
 
     def _kind(self, head: bytes | memoryview) -> int:
-        """nuh_layer_id above 0: more views or resolutions of the same picture."""
-        if head[0] & 0x01 or head[1] & 0xF8:
+        """Ignored: nuh_layer_id above 0, which is more views or resolutions of the same picture; and
+        nuh_temporal_id_plus1 of 0, which is no header (H.265 section 7.4.2.2)."""
+        if head[0] & 0x01 or head[1] & 0xF8 or not head[1] & 0x07:
             return _IGNORED
         return _H265_KINDS[head[0] >> 1 & 0x3F]
 
@@ -411,6 +429,11 @@ class H265(_H26x):
         if kind == _H265_VPS:
             return kind, unit[2] >> 4
         return kind, _exp_golomb(_unescaped(unit[2:128]), _sps_id_bit(unit) if kind == _H265_SPS else 0)
+
+
+def _fragment_header(payload: memoryview) -> bytes:
+    """Of the unit that an H.265 fragment is part of."""
+    return bytes((payload[0] & 0x81 | (payload[2] & 0x3F) << 1, payload[1]))
 
 
 def recovery_frames(sei: bytes) -> int | None:

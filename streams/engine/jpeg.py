@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from .coded import Assembler, CodedPicture
 
 _HEADER_BYTES = 8
+_RTP_HEADER_BYTES = 12
 _BLOCK_PX = 8
 _RESTART_TYPES = range(64, 128)
 _SAMPLING = {0: 0x21, 1: 0x22}  # of luma, across and down: 4:2:2, 4:2:0 (RFC 2435 section 4.1)
@@ -48,7 +49,7 @@ _CHROMA_AC = bytes.fromhex(
 class JPEG(Assembler):
     """Each fragment says its offset in the scan; the first one holds what the file's headers need."""
 
-    __slots__ = ("_given_size", "_headers", "_huffman", "_onvif", "_tables")
+    __slots__ = ("_due", "_given_size", "_headers", "_huffman", "_onvif", "_overhead_bytes", "_tables")
 
     def __init__(self, fmtp: Mapping[str, str]) -> None:
         """A size above 2040 px: `x-dimensions` or `framesize`, attributes of the SDP."""
@@ -58,6 +59,8 @@ class JPEG(Assembler):
         self._onvif = b""
         self._huffman = _HUFFMAN
         self._headers: bytes | None = None  # of the picture at hand
+        self._due = 0  # the offset of its next part
+        self._overhead_bytes = 0  # what the packet before held beside its part
 
     def extension(self, profile: int, data: memoryview) -> None:
         if profile == _ONVIF:
@@ -65,18 +68,21 @@ class JPEG(Assembler):
 
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
         payload = packet[start:]
-        if timestamp != self._timestamp:
-            self._turn(timestamp)
         start = _HEADER_BYTES
         if len(payload) > start and payload[4] in _RESTART_TYPES:
             start += 4
+        offset = payload[1] << 16 | payload[2] << 8 | payload[3] if len(payload) > start else 0
+        if timestamp != self._timestamp:
+            if offset and self._has_picture and not self._is_gap and self._is_next(offset):
+                self._timestamp = timestamp
+            else:
+                self._turn(timestamp)
         if len(payload) <= start:
             return self._given()
-        offset = payload[1] << 16 | payload[2] << 8 | payload[3]
         if offset == 0:
             self._begin(payload, start)
         elif self._has_picture:
-            self._add(payload[start:], offset)
+            self._add(payload[start:], offset, start)
         else:
             self._miss_begin()
         if self._has_picture:
@@ -102,15 +108,20 @@ class JPEG(Assembler):
             interval = int.from_bytes(payload[8:10]) if kind in _RESTART_TYPES else 0
             self._headers = self._file_headers(tables, sampling, interval, width, height)
         self._append(payload[start:])
+        self._due, self._overhead_bytes = len(payload) - start, start
 
-    def _add(self, data: memoryview, offset: int) -> None:
+    def _add(self, data: memoryview, offset: int, overhead_bytes: int) -> None:
         """A part that came before is left out; one further on shows that some are missing."""
-        size = self._size
-        if offset < size:
+        if offset < self._due:
             return
         self._continue()
-        self._is_damaged |= offset > size
+        self._is_damaged |= not self._is_next(offset)
         self._append(data)
+        self._due, self._overhead_bytes = offset + len(data), overhead_bytes
+
+    def _is_next(self, offset: int) -> bool:
+        """Some cameras count the headers too (a recording of SharpRTSP's: 12 bytes of each packet)."""
+        return 0 <= offset - self._due <= self._overhead_bytes + _RTP_HEADER_BYTES
 
     def _read_tables(self, payload: memoryview, start: int, quality: int) -> tuple[tuple[bytes, ...] | None, int]:
         """Section 3.1.8: in band, or those sent before for this Q. And where the scan begins."""

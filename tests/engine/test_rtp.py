@@ -335,6 +335,43 @@ def test_packets_of_another_sender_among_ours_change_nothing() -> None:
     assert reader.lost == 0
 
 
+# Parts of a picture with timestamps of their own: row 35.
+
+
+def timed(sent: Film, *, marks: Marks, by_unit: bool) -> list[bytes]:
+    """Each packet a tick later than the one before; or each NAL unit, as sipsorcery #321 has it."""
+    flow: list[bytes] = []
+    for picture in packets_by_unit(sent, marks=marks):
+        ticks = 0
+        for packet in picture:
+            at = struct.unpack_from(">I", packet, 4)[0] + ticks & 0xFFFFFFFF
+            flow.append(packet[:4] + struct.pack(">I", at) + packet[8:])
+            ticks += not by_unit or is_end_of_unit(sent.codec, packet[12:])
+    return flow
+
+
+def is_end_of_unit(codec: Codec, payload: bytes) -> bool:
+    if codec == "h264":
+        return payload[0] & 31 != 28 or payload[1] & 0x40 != 0
+    return payload[0] >> 1 != 49 or payload[2] & 0x40 != 0
+
+
+@pytest.mark.parametrize("marks", MARKS)
+@pytest.mark.parametrize("name", FILMS)
+def test_parts_with_timestamps_of_their_own_are_one_picture(name: str, marks: Marks) -> None:
+    sent = film_named(name)
+    pictures = push_all(reader_of(sent), [*timed(sent, marks=marks, by_unit=False), after(sent)])
+    assert whole(sent, pictures)
+
+
+@pytest.mark.parametrize("marks", MARKS)
+@pytest.mark.parametrize("name", [name for name in FILMS if name.startswith("h")])
+def test_slices_with_timestamps_of_their_own_are_one_picture(name: str, marks: Marks) -> None:
+    sent = film_named(name)
+    pictures = push_all(reader_of(sent), [*timed(sent, marks=marks, by_unit=True), after(sent)])
+    assert whole(sent, pictures)
+
+
 # Other sources on our channel: row 36.
 
 

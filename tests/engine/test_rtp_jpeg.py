@@ -233,6 +233,27 @@ def test_a_part_that_comes_twice_is_taken_once() -> None:
     assert np.array_equal(pixels(only(read(again, "JPEG"))), pixels(file))
 
 
+@pytest.mark.parametrize("kind", [1, 65])
+@pytest.mark.parametrize("counted", ["headers", "headers and tables"])
+def test_offsets_may_count_the_headers(kind: int, counted: str) -> None:
+    """Row 44: a recording of SharpRTSP's, whose offsets are 12 bytes too large for each packet before."""
+    restarts = 3 if kind >= 64 else 0
+    file = jpeg(160, 96, restarts=restarts)
+    flow = sent(file, 160, 96, kind=kind, restarts=restarts, size=200)
+    header = 12 if kind >= 64 else 8
+    extra, counting = 0, []
+    for number, packet in enumerate(flow):
+        offset = int.from_bytes(packet[13:16]) + extra
+        counting.append(packet[:13] + offset.to_bytes(3) + packet[16:])
+        extra += header + (132 if number == 0 and counted == "headers and tables" else 0)
+    made = only(read(counting, "JPEG"))
+    assert np.array_equal(pixels(made), pixels(file))
+    lost = counting[:3] + [
+        packet[:2] + struct.pack(">H", 3 + at) + packet[4:] for at, packet in enumerate(counting[4:])
+    ]
+    assert [one.is_whole for one in read(lost, "JPEG")] == [False]
+
+
 def test_a_part_that_is_missing_is_seen_without_a_number() -> None:
     flow = sent(jpeg(160, 96), 160, 96, size=200)
     left = [packet[:2] + struct.pack(">H", number) + packet[4:] for number, packet in enumerate([flow[0], *flow[2:]])]
