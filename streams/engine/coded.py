@@ -20,6 +20,7 @@ class CodedPicture:
     `is_reference`: False only if no other picture can copy from this one.
     `is_whole`: none of its packets is known to be missing, and it begins with its first slice.
     `follows_loss`: packets were lost since the previous picture, maybe whole pictures.
+    `is_size_guessed`: with JPEG, only eight bits tell the width and the height in blocks.
     `refresh`: with H.264, after how many frames a picture that is refreshed bit by bit is clean; else None.
     """
 
@@ -30,6 +31,7 @@ class CodedPicture:
     is_whole: bool
     follows_loss: bool
     refresh: int | None = None
+    is_size_guessed: bool = False
 
 
 class Assembler(ABC):

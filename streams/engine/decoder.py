@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from typing import Protocol, cast
 
 import av
 import av.error
+import numpy as np
 from av.packet import Packet as AvPacket
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -20,6 +22,11 @@ from . import errors, sizes
 BEGINS_ANYWHERE = frozenset({"mpeg4"})
 # For sizes that are told in a way that only libav reads: it refuses them before it makes room.
 MAX_PIXELS_OPTION = {"max_pixels": str(sizes.MAX_PIXELS)}
+
+# A frame header of three components (ITU-T T.81 B.2.2): height and width.
+_JPEG_FRAME = re.compile(rb"\xff[\xc0\xc1]\x00\x11\x08(..)(..)", re.DOTALL)
+_BLOCK_PX, _MCU_PX = 8, 16
+_PADDING_BLOCKS = 16  # what the bits that fill up the last byte, and bytes behind it, were seen to decode to: 4
 
 _TOO_LARGE = "The camera's pictures of {} x {} are too large: {} megapixels are the most."
 
@@ -48,6 +55,29 @@ def padded(data: bytes) -> AvPacket[VideoStream]:
     packet = cast("AvPacket[VideoStream]", av.Packet(len(data)))
     packet.update(data)
     return packet
+
+
+def overflows(jpeg: bytes) -> bool:
+    """Whether a JPEG's scan holds more blocks than its size has room for: then its lines are of another width.
+
+    The decoder gets the same scan with rows added below. What it does not fill stays 0 (libav's memory is cleared).
+    Half a column more is taken for a fault of the size, less for bytes behind the picture. 6 ms at 1080p.
+    """
+    frame = _JPEG_FRAME.search(jpeg)
+    if frame is None:
+        return False
+    height, width = int.from_bytes(frame[1]), int.from_bytes(frame[2])
+    ends = -(-height // _MCU_PX) * _MCU_PX
+    rows = _MCU_PX * (2 + height // (2 * max(width, 1)))
+    taller = jpeg[: frame.start(1)] + (ends + rows).to_bytes(2) + jpeg[frame.end(1) :]
+    try:
+        [decoded] = LibavDecoder("mjpeg").decode(taller, 0)
+    except (errors.Undecodable, errors.PictureTooLarge, ValueError):
+        return False
+    luma, width = decoded.planes[0], width // _BLOCK_PX * _BLOCK_PX
+    added = np.frombuffer(memoryview(luma), np.uint8).reshape(-1, luma.line_size)[ends : ends + rows, :width]
+    blocks = added.reshape(rows // _BLOCK_PX, _BLOCK_PX, -1, _BLOCK_PX).any(axis=(1, 3))
+    return int(blocks.sum()) >= max(height // _BLOCK_PX, _PADDING_BLOCKS)
 
 
 def is_out_of_memory(error: av.error.FFmpegError) -> bool:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from . import errors
+from . import errors, sizes
 from .address import Address
 from .clock import Stop
-from .decoder import Decoder, LibavDecoder
+from .decoder import Decoder, LibavDecoder, overflows
 from .dialogue import Caution
 from .rtp import CodedPicture, Depacketizer, depacketizer
 from .rtsp import RTSPSession, open_session
@@ -36,6 +36,13 @@ NO_PICTURE_S = 12.0
 MAX_FOUND, MAX_FOUND_BYTES = 1024, 32 << 20
 # While pictures are decoded the socket is emptied this often, so that no camera has to wait for it.
 DRAIN_S = 0.1
+
+# JPEG over RTP tells a size of up to 2040 px (RFC 2435 section 3.1.5). Two pictures of another size are no accident.
+MAX_OVERFLOWS = 2
+UNTOLD_SIZE = (
+    "The camera's JPEG pictures are wider or higher than 2040 px, and it does not say how large they are."
+    " Choose a smaller picture or another codec in the camera's settings."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,8 @@ class RTSPFeed:
         self._stop = stop
         self._transport = transport
         self._read_s = self._pictured_s = time.monotonic()
+        self._known_size: sizes.Size | None = None
+        self._overflows = 0
 
     @property
     def codec(self) -> str:
@@ -176,6 +185,8 @@ class RTSPFeed:
     def _stamped(self, pictures: Sequence[CodedPicture], arrived_s: float) -> Iterator[Packet]:
         track = self._session.track
         for picture in pictures:
+            if picture.is_size_guessed and picture.is_whole and not self._has_its_size(picture.data):
+                continue
             yield Packet(
                 data=picture.data,
                 pts_s=picture.timestamp / track.clock_rate,
@@ -189,6 +200,19 @@ class RTSPFeed:
                 arrived_s=arrived_s,
             )
             self._pictured_s = time.monotonic()  # once it is decoded, which may have taken long
+
+    def _has_its_size(self, jpeg: bytes) -> bool:
+        """Looked at once for each size. Raises Undecodable."""
+        size = sizes.largest("mjpeg", jpeg)
+        if size == self._known_size:
+            return True
+        if not overflows(jpeg):
+            self._known_size, self._overflows = size, 0
+            return True
+        self._overflows += 1
+        if self._overflows >= MAX_OVERFLOWS:
+            raise errors.Undecodable(UNTOLD_SIZE)
+        return False
 
 
 def open_feed(address: Address, transport: str, stop: Stop, caution: Caution | None = None) -> RTSPFeed:

@@ -152,7 +152,9 @@ def _track(section: _Section, sections: list[_Section], base_url: str) -> Track:
         [(other, rtpmap)] = rtpmaps.items()
         rtpmaps = {types[0]: rtpmap}
         formats[types[0]] = formats[types[0]] or _fmtp(other, section, sections)
-    encodings = {each: _encoding(each, rtpmaps, formats[each]) for each in types}
+    encodings = {
+        each: registered_name(rtpmaps[each][0] if each in rtpmaps else _guess(each, formats[each])) for each in types
+    }
     # A static type that stands beside one with an rtpmap is mostly a leftover: packets come with the other one.
     known = [each for each in types if encodings[each] in ENCODINGS]
     chosen = next((each for each in known if each in rtpmaps), (known or types)[0])
@@ -164,12 +166,6 @@ def _track(section: _Section, sections: list[_Section], base_url: str) -> Track:
         fmtp=_sizes(section) | formats[chosen],
         frame_rate_fps=next(filter(None, map(_frame_rate_fps, section.values("framerate", "x-framerate"))), None),
     )
-
-
-def _encoding(payload_type: int, rtpmaps: Mapping[int, tuple[str, int]], fmtp: Mapping[str, str]) -> str:
-    """The rtpmap's, unless that is a name that means nothing here and the rest of the description tells more."""
-    name = registered_name(rtpmaps[payload_type][0]) if payload_type in rtpmaps else ""
-    return name if name in ENCODINGS else registered_name(_guess(payload_type, fmtp)) or name
 
 
 def _rtpmaps(section: _Section) -> dict[int, tuple[str, int]]:

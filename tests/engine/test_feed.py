@@ -8,7 +8,7 @@ import termios
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine import errors, feed, rtsp
+from streams.engine import decoder, errors, feed, rtsp
 from streams.engine.address import Address, parse
 from streams.engine.clock import Stop, Stopped
 from streams.engine.decoder import LibavDecoder
@@ -442,3 +442,34 @@ def test_packets_without_a_picture_are_none(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(errors.Undecodable):
         list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets())
     assert feed.NO_PICTURE_S < 20 - len(reading.readings) <= feed.NO_PICTURE_S + 2
+
+
+def jpeg_readings(narrow: Iterable[int]) -> list[list[bytes]]:
+    """A picture in each. Those of these numbers say half of their width, as if it did not fit into the field."""
+    units = rtp_film.packets_by_unit(rtp_film.film("mjpeg"))
+    return [
+        [packet[:18] + bytes([packet[18] // 2]) + packet[19:] if number in narrow else packet for packet in unit]
+        for number, unit in enumerate(units[:8])
+    ]
+
+
+def given_of(readings: list[list[bytes]]) -> Iterator[feed.Packet]:
+    reading = Reading(readings, Stop(), track=Track("JPEG", 26, 90_000, "", {}, None))
+    pictures = depacketizer(reading.track, is_ordered=True)
+    return RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets()
+
+
+def test_jpeg_whose_size_is_not_told_is_never_given() -> None:
+    """Row 57: it would be scrambled."""
+    given_packets = given_of(jpeg_readings(range(8)))
+    with pytest.raises(errors.Undecodable, match="wider or higher than 2040 px"):
+        next(given_packets)
+
+
+def test_a_jpeg_is_looked_at_once_for_each_size_and_one_of_another_size_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[bytes] = []
+    monkeypatch.setattr(feed, "overflows", lambda data: looked.append(data) or decoder.overflows(data))  # type: ignore[func-returns-value]
+    assert len(list(given_of(jpeg_readings([3])))) == 7
+    assert len(looked) == 2
