@@ -29,6 +29,7 @@ class CodecChoice:
     """Takes packets as an assembler does, and is replaced by one as soon as it has `chosen`."""
 
     complaint = ""
+    has_key = False
 
     def __init__(self, fmtp: Mapping[str, str], *, is_h265: bool) -> None:
         """`is_h265`: which of the two the description names. Parameter sets of the other one outweigh that."""

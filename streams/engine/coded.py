@@ -62,6 +62,7 @@ class Assembler(ABC):
         "_started",
         "_timestamp",
         "complaint",
+        "has_key",
     )
 
     def __init__(self) -> None:
@@ -88,6 +89,8 @@ class Assembler(ABC):
         self._ready: list[CodedPicture] = []
         self.complaint = ""
         """A sentence about what cannot be read of the stream."""
+        self.has_key = False
+        """Whether a whole picture was given that decoding can begin with."""
 
     @abstractmethod
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
@@ -199,6 +202,7 @@ class Assembler(ABC):
             self._is_loss = True
         else:
             self._ready.append(picture)
+            self.has_key |= picture.is_key and picture.is_whole
         self._empty()
 
     def _empty(self) -> None:

@@ -63,11 +63,10 @@ class Depacketizer(Protocol):
 
 def depacketizer(track: Track, *, is_ordered: bool) -> Depacketizer:
     """`is_ordered`: over TCP. Raises Undecodable for an encoding without a reader here."""
-    encoding = ENCODINGS.get(track.encoding)
-    if encoding is None:
+    if track.encoding not in ENCODINGS:
         name = "".join(letter for letter in track.encoding if letter.isprintable())[:32]
         raise errors.Undecodable(f"The stream's video is {name or 'of no known kind'}: it cannot be decoded.")
-    return _Line(encoding.assembler(track.fmtp), encoding.codec, track, is_ordered)
+    return _Line(track, is_ordered)
 
 
 class _Line:
@@ -77,7 +76,6 @@ class _Line:
         "_announced",
         "_assembler",
         "_before",
-        "_clock_rate",
         "_codec",
         "_counting",
         "_early",
@@ -91,21 +89,26 @@ class _Line:
         "_plain",
         "_raw",
         "_restarts",
+        "_rival",
         "_ssrc",
         "_strangers",
         "_take",
+        "_track",
         "_type",
         "_unwrapped",
         "lost",
     )
 
-    def __init__(self, assembler: Assembler | CodecChoice, codec: str, track: Track, is_ordered: bool) -> None:
+    def __init__(self, track: Track, is_ordered: bool) -> None:
+        encoding = ENCODINGS[track.encoding]
+        assembler: Assembler | CodecChoice = encoding.assembler(track.fmtp)
         self._assembler = assembler
         self._take = self._take_undecided if isinstance(assembler, CodecChoice) else assembler.take
-        self._codec = codec
+        self._codec = encoding.codec
+        self._track = track
+        self._rival: _Line | None = None  # another source that came before ours has given a key frame
         self._is_ordered = is_ordered
         self._announced = track.payload_type
-        self._clock_rate = track.clock_rate
         self._counting = _UNPROVEN if is_ordered else _PROVEN
         self._type = self._plain = 0
         self._expect_type(track.payload_type)
@@ -218,15 +221,33 @@ class _Line:
         """
         if kind not in (self._announced, self._type):
             return ()
+        if not self._assembler.has_key and (pictures := self._compare(packet, ssrc)):
+            return pictures
         if self._strangers and _HEADER(self._strangers[0])[3] != ssrc:
             self._strangers.clear()
         self._strangers.append(bytes(packet))
         began = _HEADER(self._strangers[0])[2]
-        silent_s = abs(_signed(timestamp - began)) / self._clock_rate
-        patience_s = max(_SILENCE_S_MIN, _SILENCE_PICTURES * self._pace / self._clock_rate)
+        silent_s = abs(_signed(timestamp - began)) / self._track.clock_rate
+        patience_s = max(_SILENCE_S_MIN, _SILENCE_PICTURES * self._pace / self._track.clock_rate)
         is_announced = kind == self._announced != self._type
         is_ours = silent_s > min(patience_s, _SILENCE_S_MAX) or len(self._strangers) > _FOREIGN_MAX
         return self._adopt() if is_ours or is_announced else ()
+
+    def _compare(self, packet: memoryview, ssrc: int) -> Sequence[CodedPicture]:
+        """Of two sources that come from the start, the one whose key frame is whole first is the stream."""
+        if self._rival is None:
+            self._rival = _Line(self._track, self._is_ordered)
+        rival = self._rival
+        if rival._is_begun and rival._ssrc != ssrc:
+            return ()
+        pictures = rival.push(packet)
+        if not rival._assembler.has_key:
+            return ()
+        lost = self.lost
+        for name in self.__slots__:
+            setattr(self, name, getattr(rival, name))
+        self.lost += lost
+        return pictures
 
     def _adopt(self) -> Sequence[CodedPicture]:
         """The packets that did not fit are the stream from now on."""

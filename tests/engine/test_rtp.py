@@ -398,6 +398,30 @@ def test_a_session_before_this_one_may_go_on_between_our_packets(is_ordered: boo
     assert reader.lost == 0
 
 
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_of_two_sources_from_the_start_the_one_with_a_whole_key_frame_counts(codec: Codec, is_ordered: bool) -> None:
+    """The other one came first: rests of pictures, of a session that ended."""
+    sent = film(codec)
+    kind = 26 if codec == "mjpeg" else 96
+    rest = {
+        "h264": FRAGMENT_REST,
+        "hevc": b"\x62\x01\x01rest",
+        "mpeg4": b"rest",
+        "mjpeg": b"\0\0\1\0\1\xff\x28\x1erest",
+    }
+    mixed = [
+        packet
+        for number, ours in enumerate(packets(sent))
+        for packet in (a_packet(rest[codec], number, number * 900, ssrc=99, payload_type=kind), ours)
+    ]
+    reader = reader_of(sent, is_ordered=is_ordered)
+    pictures = push_all(reader, mixed)
+    assert [one.data for one in pictures if one.is_whole][-len(sent.units) :] == [
+        one.data for one in push_all(reader_of(sent), packets(sent))
+    ]
+
+
 @pytest.mark.parametrize("fps", [25, 1])
 def test_a_new_source_is_taken_from_its_first_packet_on_once_ours_has_ended(fps: int) -> None:
     step = 90_000 // fps
