@@ -255,8 +255,8 @@ class _H26x(Assembler):
             return
         if not is_rest:
             self._close_fragment()
-            is_slice = len(head) > self.HEADER_BYTES and self._kind(head) == _SLICE
-            if is_slice and not self._is_first(head) and self._goes_on():
+            is_slice = self._goes_on() and len(head) > self.HEADER_BYTES and self._kind(head) == _SLICE
+            if is_slice and not self._is_first(head):
                 self._timestamp = timestamp
                 return
         self._turn(timestamp)

@@ -142,8 +142,6 @@ class _Line:
         if sequence != self._next or flags | _MARKER != self._plain or ssrc != self._ssrc:
             return self._place(packet, flags, sequence, timestamp, ssrc)
         self._next = sequence + 1 & 0xFFFF
-        if self._strangers:
-            self._strangers.clear()
         if timestamp != self._raw:
             self._unwrap(timestamp)
         pictures = self._take(packet, _HEADER_BYTES, self._unwrapped, flags & _MARKER != 0)
@@ -196,7 +194,7 @@ class _Line:
             # Some cameras announce one type and send another: until the announced one comes, the first that does.
             self._expect_type(kind)
         if self._strangers and _HEADER(self._strangers[0])[3] != ssrc:
-            self._strangers.clear()
+            self._forget_strangers()
         if self._counting == _UNPROVEN:
             return self._take_unproven(packet, flags, sequence, timestamp)
         return self._take_in_order(packet, flags, sequence, timestamp)
@@ -225,7 +223,7 @@ class _Line:
             return pictures
         if self._strangers and _HEADER(self._strangers[0])[3] != ssrc:
             self._strangers.clear()
-        self._strangers.append(bytes(packet))
+        self._note_stranger(packet)
         began = _HEADER(self._strangers[0])[2]
         silent_s = abs(_signed(timestamp - began)) / self._track.clock_rate
         patience_s = max(_SILENCE_S_MIN, _SILENCE_PICTURES * self._pace / self._track.clock_rate)
@@ -249,6 +247,14 @@ class _Line:
         self.lost += lost
         return pictures
 
+    def _note_stranger(self, packet: memoryview) -> None:
+        self._strangers.append(bytes(packet))
+        self._plain = 0  # so the next packet that fits is no plain one, and they are forgotten
+
+    def _forget_strangers(self) -> None:
+        self._strangers.clear()
+        self._expect_type(self._type)
+
     def _adopt(self) -> Sequence[CodedPicture]:
         """The packets that did not fit are the stream from now on."""
         packets, self._strangers = self._strangers, []
@@ -266,7 +272,7 @@ class _Line:
         ahead = sequence - self._next & 0xFFFF if self._counting != _MEANINGLESS else 0
         if ahead >= _DROPOUT_PACKETS:
             return self._out_of_sequence(packet, flags, sequence, timestamp, ahead)
-        self._strangers.clear()
+        self._forget_strangers()
         if ahead and not self._is_ordered:
             return self._hold(packet, sequence)
         if ahead:
@@ -318,9 +324,9 @@ class _Line:
         """
         is_late = ahead > 0xFFFF - _MISORDER_PACKETS and _signed(timestamp - self._raw) <= 0
         if not self._is_ordered or is_late:
-            self._strangers.append(bytes(packet))
+            self._note_stranger(packet)
             return self._adopt() if len(self._strangers) > _STRANGERS_MAX else ()
-        self._strangers.clear()
+        self._forget_strangers()
         self._restarts += 1
         if self._restarts >= _RESTARTS_MAX:
             self._trust(_MEANINGLESS)
