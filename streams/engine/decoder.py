@@ -17,15 +17,16 @@ from av.video.stream import VideoStream
 
 from . import errors, sizes
 
-# libav's H.264 and H.265 decoders give no frame before a key frame or a recovery point. This one begins with any
-# picture, copies from grey and says nothing of it (measured).
-BEGINS_ANYWHERE = frozenset({"mpeg4"})
+# libav's H.264 and H.265 decoders give no frame before a key frame or a recovery point. These begin with any
+# picture, copy from grey and say nothing of it (measured).
+BEGINS_ANYWHERE = frozenset({"mpeg4", "h263"})
 # For sizes that are told in a way that only libav reads: it refuses them before it makes room.
 MAX_PIXELS_OPTION = {"max_pixels": str(sizes.MAX_PIXELS)}
 
 # A frame header of three components (ITU-T T.81 B.2.2): height and width.
 _JPEG_FRAME = re.compile(rb"\xff[\xc0\xc1]\x00\x11\x08(..)(..)", re.DOTALL)
 _BLOCK_PX, _MCU_PX = 8, 16
+_GUESSED_PX_MAX = 256 * _BLOCK_PX
 _PADDING_BLOCKS = 16  # what the bits that fill up the last byte, and bytes behind it, were seen to decode to: 4
 
 _TOO_LARGE = "The camera's pictures of {} x {} are too large: {} megapixels are the most."
@@ -67,8 +68,10 @@ def overflows(jpeg: bytes) -> bool:
     if frame is None:
         return False
     height, width = int.from_bytes(frame[1]), int.from_bytes(frame[2])
+    if not (_BLOCK_PX <= width <= _GUESSED_PX_MAX and _BLOCK_PX <= height <= _GUESSED_PX_MAX):
+        return False
     ends = -(-height // _MCU_PX) * _MCU_PX
-    rows = _MCU_PX * (2 + height // (2 * max(width, 1)))
+    rows = _MCU_PX * (2 + height // (2 * width))
     taller = jpeg[: frame.start(1)] + (ends + rows).to_bytes(2) + jpeg[frame.end(1) :]
     try:
         [decoded] = LibavDecoder("mjpeg").decode(taller, 0)

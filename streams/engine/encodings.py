@@ -6,8 +6,10 @@ from functools import partial
 
 from .codec_choice import CodecChoice
 from .coded import Assembler
+from .h263 import H263
 from .jpeg import JPEG
 from .mpeg4 import MPEG4
+from .vp8 import VP8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ ENCODINGS: Mapping[str, Encoding] = {
     "H265": Encoding("hevc", partial(CodecChoice, is_h265=True)),
     "MP4V-ES": Encoding("mpeg4", MPEG4),
     "JPEG": Encoding("mjpeg", JPEG),
+    "H263-1998": Encoding("h263", H263),
+    "H263-2000": Encoding("h263", H263),
+    "VP8": Encoding("vp8", VP8),
 }
 # Names that servers send in their place, with or without "X-" before them: FIELD.md row 27.
 _ALIASES = {"HEVC": "H265", "H.265": "H265", "AVC": "H264", "H.264": "H264", "MP4V": "MP4V-ES", "MJPEG": "JPEG"}

@@ -178,9 +178,17 @@ def _found(start: re.Pattern[bytes], read: Callable[[bytes], Size]) -> Callable[
     return sizes
 
 
+def _vp8_frames(data: bytes) -> Iterator[Size]:
+    """Of a key frame: RFC 6386 section 9.1."""
+    if len(data) >= 10 and not data[0] & 0x01 and data[3:6] == b"\x9d\x01\x2a":
+        yield int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
+
+
 _SIZES: dict[str, Callable[[bytes], Iterator[Size]]] = {
     "h264": _found(_H264_SPS, _h264_size),
     "hevc": _found(_H265_SPS, _h265_size),
     "mpeg4": _found(_MPEG4_LAYER, _mpeg4_size),
     "mjpeg": lambda data: (size for _, size in _jpeg_frames(data)),
+    "vp8": _vp8_frames,
+    "h263": lambda data: iter(()),  # 2048 x 1152 at most: H.263 section 5.1.5
 }
