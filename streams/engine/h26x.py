@@ -284,6 +284,10 @@ _H264_KINDS = (
 )
 _H264_IDR, _H264_SPS, _H264_PPS = 5, 7, 8
 _STAP_A, _STAP_B, _FU_A, _FU_B = 24, 25, 28, 29
+_INTERLEAVED = (
+    "The camera sends H.264 in interleaved packets (packetization mode 2), which are not read."
+    " Choose another mode or codec in the camera's settings."
+)
 
 
 class H264(_H26x):
@@ -318,6 +322,7 @@ class H264(_H26x):
             self._aggregate(payload, 1 if kind == _STAP_A else 3, 0)
         elif kind < 30:  # MTAP: units of several times in one packet, which no camera was seen to send
             self.lose()
+            self.complaint = _INTERLEAVED
         return self._taken(is_marked)
 
     def _fragment(self, payload: memoryview, start: int) -> None:

@@ -444,6 +444,17 @@ def test_packets_without_a_picture_are_none(monkeypatch: pytest.MonkeyPatch) -> 
     assert feed.NO_PICTURE_S < 20 - len(reading.readings) <= feed.NO_PICTURE_S + 2
 
 
+def test_the_reason_for_no_picture_is_told_if_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H.264 in packetization mode 2: MTAP16."""
+    slices = rtp_film.a_packet(b"\x41\x9aslice")
+    packets = [rtp_film.a_packet(b"\x7a\0\0\0\1\0\0\x41", number) for number in range(1, 21)]
+    reading = Reading([[slices], *([packet] for packet in packets)], Stop())
+    monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
+    pictures = depacketizer(reading.track, is_ordered=True)
+    with pytest.raises(errors.Undecodable, match="interleaved"):
+        list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets())
+
+
 def jpeg_readings(narrow: Iterable[int]) -> list[list[bytes]]:
     """A picture in each. Those of these numbers say half of their width, as if it did not fit into the field."""
     units = rtp_film.packets_by_unit(rtp_film.film("mjpeg"))

@@ -124,6 +124,12 @@ def test_units_of_several_times_in_a_packet_are_a_loss_and_no_error(payload: byt
     assert second.follows_loss
 
 
+def test_interleaved_packets_are_named() -> None:
+    reader = a_reader("H264", SETS)
+    assert push_all(reader, [a_packet(P), a_packet(b"\x7a\x00\x01\x00\x05\x00" + P, 1)]) == []
+    assert "interleaved" in reader.complaint
+
+
 @pytest.mark.parametrize("payload", [b"\x00\x80private", b"\x74\x80", b"\x7e\x80", b"\x7f\x80", b"\x6e\x80", b"\x09"])
 def test_units_that_mean_nothing_here_are_left_out(payload: bytes) -> None:
     [picture] = closed([P, payload, P_REST])
