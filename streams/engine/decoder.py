@@ -19,7 +19,7 @@ from . import errors, sizes
 
 # libav's H.264 and H.265 decoders give no frame before a key frame or a recovery point. These begin with any
 # picture, copy from grey and say nothing of it (measured).
-BEGINS_ANYWHERE = frozenset({"mpeg4", "h263"})
+BEGINS_ANYWHERE = frozenset({"mpeg4", "h263", "mpeg2video"})
 # For sizes that are told in a way that only libav reads: it refuses them before it makes room.
 MAX_PIXELS_OPTION = {"max_pixels": str(sizes.MAX_PIXELS)}
 

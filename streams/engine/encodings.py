@@ -8,8 +8,10 @@ from .codec_choice import CodecChoice
 from .coded import Assembler
 from .h263 import H263
 from .jpeg import JPEG
+from .mpeg2 import MPEG2
 from .mpeg4 import MPEG4
 from .vp8 import VP8
+from .vp9 import VP9
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ ENCODINGS: Mapping[str, Encoding] = {
     "H263-1998": Encoding("h263", H263),
     "H263-2000": Encoding("h263", H263),
     "VP8": Encoding("vp8", VP8),
+    "VP9": Encoding("vp9", VP9),
+    "MPV": Encoding("mpeg2video", MPEG2),
 }
 # Names that servers send in their place, with or without "X-" before them: FIELD.md row 27.
 _ALIASES = {"HEVC": "H265", "H.265": "H265", "AVC": "H264", "H.264": "H264", "MP4V": "MP4V-ES", "MJPEG": "JPEG"}

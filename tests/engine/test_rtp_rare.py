@@ -1,4 +1,4 @@
-"""VP8 and H.263 over RTP: what relays of WebRTC and old cameras send, by GStreamer's payloaders and by hand."""
+"""VP8, VP9, H.263 and MPEG-2 over RTP: what relays and old cameras send, by GStreamer's payloaders and by hand."""
 
 import functools
 import subprocess
@@ -26,6 +26,8 @@ WIDTH_PX, HEIGHT_PX = 352, 288  # one of the five sizes of H.263
 # RTP's name: libav's encoder, GStreamer's demuxer and payloader.
 RARE = {
     "VP8": ("libvpx", "mkv", "matroskademux ! rtpvp8pay mtu=600"),
+    "VP9": ("libvpx-vp9", "mkv", "matroskademux ! rtpvp9pay mtu=600"),
+    "MPV": ("mpeg2video", "m2v", "mpegvideoparse ! rtpmpvpay mtu=600"),
     "H263-1998": ("h263", "mov", "qtdemux ! rtph263ppay mtu=600"),
 }
 
@@ -40,7 +42,7 @@ def filmed(encoding: str, folder: Path) -> tuple[Path, list[bytes], list[bool]]:
         stream = cast(VideoStream, container.add_stream(encoder, rate=25))
         stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
         stream.codec_context.gop_size, stream.bit_rate = KEY_EVERY, 2_000_000
-        if encoding == "VP8":
+        if encoding in ("VP8", "VP9"):
             stream.options = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
         for number in range(FRAMES):
             frame = VideoFrame.from_ndarray((still + 2 * number).clip(0, 255).astype(np.uint8), format="yuv420p")
@@ -55,7 +57,7 @@ def filmed(encoding: str, folder: Path) -> tuple[Path, list[bytes], list[bool]]:
 def payloaded(encoding: str, folder: Path) -> list[bytes]:
     path, sent = filmed(encoding, folder)[0], folder / f"{encoding}.sent"
     pipeline = f'filesrc location="{path}" ! {RARE[encoding][2]} pt=96 ! rtpstreampay ! filesink location="{sent}"'
-    subprocess.run([gst_python(), "-c", PROGRAM, pipeline], check=True, timeout=150)
+    subprocess.run([gst_python(), "-c", PROGRAM, pipeline], check=True, timeout=30)
     return list(packets_in(sent.read_bytes()))
 
 
@@ -74,7 +76,7 @@ def test_what_gstreamer_sends_is_what_was_filmed_and_decodes(encoding: str, tmp_
     assert len([*frames, *decoder.drain()]) == FRAMES
     middle = LibavDecoder(ENCODINGS[encoding].codec)
     late = [frame for one in given[KEY_EVERY - 1 : KEY_EVERY + 1] for frame in shown(middle, one)]
-    assert [frame.key_frame for frame in late] == [True], "it began in the middle"
+    assert [frame.key_frame for frame in (*late, *middle.drain())] == [True], "it began in the middle"
 
 
 def shown(decoder: LibavDecoder, picture: CodedPicture) -> list[VideoFrame]:
@@ -128,6 +130,52 @@ def test_the_start_of_a_later_partition_begins_no_frame() -> None:
 def test_the_size_of_a_vp8_frame_is_known_before_it_is_decoded() -> None:
     assert sizes.largest("vp8", b"\x10\0\0\x9d\x01\x2a\x80\x42\xe0\x01") == (640, 480)
     assert sizes.largest("vp8", b"\x11\0\0\x9d\x01\x2a\x80\x42\xe0\x01") == (0, 0)
+
+
+# VP9's descriptor: RFC 9628 section 4.2.
+
+VP9_KEY = b"\x82\x49\x83\x42\x00\x27\xf0\x1d\xf0"
+VP9_DESCRIPTORS = {
+    "short": b"\x08",
+    "picture id of 7 bits": b"\x88\x11",
+    "picture id of 15 bits, layers": b"\xa8\x81\x11\x00\x20",
+    "flexible, two references": b"\x78\x00\x03\x04",
+    "structure with a size and a group of two": b"\x0a\x18\x01\x40\x00\xf0\x02\x00\x04\x07",
+}
+
+
+@pytest.mark.parametrize("descriptor", VP9_DESCRIPTORS.values(), ids=VP9_DESCRIPTORS)
+def test_each_descriptor_of_vp9_is_read_over(descriptor: bytes) -> None:
+    flow = [a_packet(descriptor + VP9_KEY), a_packet(b"\0rest", 1), a_packet(b"\x08\x86", 2, TICKS)]
+    [picture] = push_all(a_reader("VP9"), flow, is_settled=False)
+    assert (picture.data, picture.is_key, picture.is_whole) == (VP9_KEY + b"rest", True, True)
+
+
+def test_the_size_of_a_vp9_frame_is_known_before_it_is_decoded() -> None:
+    assert sizes.largest("vp9", b"\x82\x49\x83\x42\x20\x27\xf0\x1d\xf0") == (640, 480)
+    assert sizes.largest("vp9", b"\x86\x49\x83\x42\x20\x27\xf0\x1d\xf0") == (0, 0)
+
+
+# MPEG-2's header: RFC 2250 section 3.4. Its pictures: ISO/IEC 13818-2 section 6.2.
+
+SEQUENCE = b"\0\0\1\xb3\x16\x01\x20\x13"
+INTRA, PREDICTED, BOTH_WAYS = (b"\0\0\1\0\0" + bytes([kind << 3]) + b"picture" for kind in (1, 2, 3))
+
+
+def test_the_headers_of_an_mpeg2_sequence_stand_before_each_i_picture() -> None:
+    flow = [SEQUENCE + INTRA, PREDICTED, b"\0\0\1\xb8grp" + INTRA, BOTH_WAYS, PREDICTED]
+    packets = [a_packet(bytes(4) + data, number, number * TICKS) for number, data in enumerate(flow)]
+    given = push_all(a_reader("MPV"), packets, is_settled=False)
+    assert [one.data for one in given] == [flow[0], flow[1], SEQUENCE + flow[2], flow[3]]
+    assert [one.is_key for one in given] == [True, False, True, False]
+    assert [one.is_reference for one in given] == [True, True, True, False]
+    assert sizes.largest("mpeg2video", given[2].data) == (352, 288)
+
+
+def test_the_longer_header_of_mpeg2_is_read_over_and_slices_go_on_with_the_picture() -> None:
+    flow = [a_packet(b"\4" + bytes(7) + SEQUENCE + INTRA), a_packet(b"\4" + bytes(7) + b"\0\0\1\2slice", 1)]
+    [picture] = push_all(a_reader("MPV"), [*flow, a_packet(bytes(4) + PREDICTED, 2, TICKS)], is_settled=False)
+    assert picture.data == SEQUENCE + INTRA + b"\0\0\1\2slice"
 
 
 # H.263's header: RFC 4629 section 5.1. Its pictures: H.263 section 5.1.
