@@ -26,9 +26,10 @@ _STRANGERS_MAX = 64  # so many in a row that do not fit, and they are the sequen
 # session that ended may still send on our channel for 65 s (retina #17), a key frame of it is 200 packets in a row.
 _SILENCE_PICTURES = 3
 _SILENCE_S_MIN, _SILENCE_S_MAX = 0.5, 10.0
-_FOREIGN_MAX = 4096  # packets of another source that are kept until then
+_FOREIGN_BYTES_MAX = 8 << 20  # packets of another source that are kept until then: 16 s at 4 Mbit/s
+_PACKET_COST_BYTES = 256  # of memory, beside its bytes
 _LEAPS_MAX = 6  # so many numbers that are not one more, and none that is: they do not count packets
-_RESTARTS_MAX = 3  # nor do they if another sequence has begun so often over TCP
+_RESTARTS_MAX = 3  # nor do they if so many short sequences follow each other over TCP
 
 # What is known of the sequence numbers. Over UDP they are believed. TCP loses nothing by itself: there the order of
 # arrival counts where the numbers do not count packets. A relay's numbers do, and show what it has not received.
@@ -88,9 +89,11 @@ class _Line:
         "_pace",
         "_plain",
         "_raw",
+        "_restarted_at",
         "_restarts",
         "_rival",
         "_ssrc",
+        "_stranger_bytes",
         "_strangers",
         "_take",
         "_track",
@@ -118,11 +121,13 @@ class _Line:
         self._raw = self._unwrapped = 0  # the timestamp before, as sent and as given
         self._pace = 0  # the longest distance of two pictures of late, in ticks
         self._strangers: list[bytes] = []  # packets that do not fit, in a row, of one source
+        self._stranger_bytes = 0
         self._held: dict[int, bytes] = {}  # packets that came too early, by sequence number
         self._before = b""  # the packet before, as long as the numbers are unproven
         self._early: list[bytes] = []  # packets behind the first leap, until it is known what leaps mean
         self._grows = False  # whether a number was one more than the one before
         self._leaps = self._restarts = 0
+        self._restarted_at = 0  # the number that the sequence began with
         self.lost = 0
 
     @property
@@ -222,13 +227,13 @@ class _Line:
         if not self._assembler.has_key and (pictures := self._compare(packet, ssrc)):
             return pictures
         if self._strangers and _HEADER(self._strangers[0])[3] != ssrc:
-            self._strangers.clear()
+            self._forget_strangers()
         self._note_stranger(packet)
         began = _HEADER(self._strangers[0])[2]
         silent_s = abs(_signed(timestamp - began)) / self._track.clock_rate
         patience_s = max(_SILENCE_S_MIN, _SILENCE_PICTURES * self._pace / self._track.clock_rate)
         is_announced = kind == self._announced != self._type
-        is_ours = silent_s > min(patience_s, _SILENCE_S_MAX) or len(self._strangers) > _FOREIGN_MAX
+        is_ours = silent_s > min(patience_s, _SILENCE_S_MAX) or self._stranger_bytes > _FOREIGN_BYTES_MAX
         return self._adopt() if is_ours or is_announced else ()
 
     def _compare(self, packet: memoryview, ssrc: int) -> Sequence[CodedPicture]:
@@ -249,15 +254,17 @@ class _Line:
 
     def _note_stranger(self, packet: memoryview) -> None:
         self._strangers.append(bytes(packet))
+        self._stranger_bytes += len(packet) + _PACKET_COST_BYTES
         self._plain = 0  # so the next packet that fits is no plain one, and they are forgotten
 
     def _forget_strangers(self) -> None:
         self._strangers.clear()
+        self._stranger_bytes = 0
         self._expect_type(self._type)
 
     def _adopt(self) -> Sequence[CodedPicture]:
         """The packets that did not fit are the stream from now on."""
-        packets, self._strangers = self._strangers, []
+        packets, self._strangers, self._stranger_bytes = self._strangers, [], 0
         _, sequence, _, ssrc = _HEADER(packets[0])
         pictures = list(self._take_early())
         self._begin_anew(sequence, ssrc)
@@ -327,7 +334,8 @@ class _Line:
             self._note_stranger(packet)
             return self._adopt() if len(self._strangers) > _STRANGERS_MAX else ()
         self._forget_strangers()
-        self._restarts += 1
+        is_short = self._next - self._restarted_at & 0xFFFF < _MISORDER_PACKETS
+        self._restarts, self._restarted_at = self._restarts * is_short + 1, sequence
         if self._restarts >= _RESTARTS_MAX:
             self._trust(_MEANINGLESS)
         else:

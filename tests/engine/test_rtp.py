@@ -435,9 +435,24 @@ def test_a_new_source_is_taken_from_its_first_packet_on_once_ours_has_ended(fps:
 
 
 def test_a_new_source_whose_timestamps_stand_still_is_taken_too() -> None:
-    old = [a_packet(SLICE, number, number * TICKS) for number in range(20)]
-    new = [a_packet(SLICE, number, 7, ssrc=99) for number in range(5000)]
-    assert len(push_all(a_reader(), [*old, *new], is_settled=False)) == 20 + 4999
+    """After 8 MiB: no more of it is kept."""
+    old = [a_packet(IDR, number, number * TICKS) for number in range(20)]
+    new = [a_packet(SLICE + bytes(60_000), number, 7, ssrc=99) for number in range(200)]
+    reader = a_reader("H264", SETS)
+    given = [len(push_all(reader, [packet], is_settled=False)) for packet in (*old, *new)]
+    assert sum(given) == 20 + 199
+    assert 100 < given.index(max(given)) - 20 < 150
+
+
+def test_new_sequences_that_last_are_losses_and_no_reason_to_mistrust_numbers() -> None:
+    starts = [0, 30_000, 10_000, 50_000, 20_000, 40_000]
+    numbers = [start + number for start in starts for number in range(1200)]
+    reader = a_reader()
+    flow = [a_packet(SLICE, number, at // 2 * TICKS) for at, number in enumerate(numbers)]
+    push_all(reader, flow)
+    assert reader.lost == len(starts) - 1
+    push_all(reader, [a_packet(SLICE, numbers[-1] + 3, 4000 * TICKS)])
+    assert reader.lost == len(starts) - 1 + 2
 
 
 def test_a_source_of_another_type_that_came_first_gives_way_to_the_announced_one() -> None:
