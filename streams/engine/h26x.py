@@ -189,14 +189,10 @@ class _H26x(Assembler):
             # The unit came with a start code and a header of its own.
             self._partial += data
             self._open_unit = _TO_PARTIAL
-        elif (header + bytes(data[:3])).startswith(_STARTS):
-            # The sender took its start code for the header (Amatek AR-N3222F with H.265, gortsplib #989).
-            self._partial += header
-            self._partial += data
-            self._open_unit = _TO_PARTIAL
         elif header[0] & 0x80:
             self.lose()
         elif self._kind(header) != _SLICE:
+            # Or the start code was taken for the header (Amatek AR-N3222F with H.265, gortsplib #989).
             self._partial += header
             self._partial += data
             self._open_unit = _TO_PARTIAL
