@@ -25,6 +25,7 @@ MAX_PIXELS_OPTION = {"max_pixels": str(sizes.MAX_PIXELS)}
 
 # A frame header of three components (ITU-T T.81 B.2.2): height and width.
 _JPEG_FRAME = re.compile(rb"\xff[\xc0\xc1]\x00\x11\x08(..)(..)", re.DOTALL)
+_JPEG_END = b"\xff\xd9"
 _BLOCK_PX, _MCU_PX = 8, 16
 _GUESSED_PX_MAX = 256 * _BLOCK_PX
 _PADDING_BLOCKS = 16  # what the bits that fill up the last byte, and bytes behind it, were seen to decode to: 4
@@ -72,7 +73,8 @@ def overflows(jpeg: bytes) -> bool:
         return False
     ends = -(-height // _MCU_PX) * _MCU_PX
     rows = _MCU_PX * (2 + height // (2 * width))
-    taller = jpeg[: frame.start(1)] + (ends + rows).to_bytes(2) + jpeg[frame.end(1) :]
+    scan = jpeg[frame.end(1) :].removesuffix(_JPEG_END).rstrip(b"\0")  # some cameras fill up their last packet
+    taller = jpeg[: frame.start(1)] + (ends + rows).to_bytes(2) + scan + _JPEG_END
     try:
         [decoded] = LibavDecoder("mjpeg").decode(taller, 0)
     except (errors.Undecodable, errors.PictureTooLarge, ValueError):

@@ -65,7 +65,7 @@ SAMPLINGS = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, cv2.IMWRITE_JPEG_SAMPLING_FAC
 def test_a_jpeg_that_fills_its_size_does_not_overflow(size: tuple[int, int], sampling: int) -> None:
     """Nor with bytes behind the picture that decode to something."""
     file = a_jpeg(*size, sampling)
-    for behind in (b"", bytes(40), b"\x55" * 20):
+    for behind in (b"", bytes(40), bytes(20_000), b"\x55" * 20):
         assert not overflows(file[:-2] + behind + file[-2:])
 
 
