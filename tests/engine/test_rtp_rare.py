@@ -57,7 +57,7 @@ def filmed(encoding: str, folder: Path) -> tuple[Path, list[bytes], list[bool]]:
 def payloaded(encoding: str, folder: Path) -> list[bytes]:
     path, sent = filmed(encoding, folder)[0], folder / f"{encoding}.sent"
     pipeline = f'filesrc location="{path}" ! {RARE[encoding][2]} pt=96 ! rtpstreampay ! filesink location="{sent}"'
-    subprocess.run([gst_python(), "-c", PROGRAM, pipeline], check=True, timeout=30)
+    subprocess.run([gst_python(), "-c", PROGRAM, pipeline], check=True, timeout=150)
     return list(packets_in(sent.read_bytes()))
 
 
