@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from . import deadlines, errors
+from . import deadlines, errors, sizes
 from .address import Address
 from .clock import Stop
-from .decoder import CODECS, Decoder, LibavDecoder
+from .decoder import Decoder, LibavDecoder, overflows
 from .dialogue import Caution
 from .pace import Pace
 from .rtp import CodedPicture, Depacketizer, depacketizer
@@ -42,6 +42,13 @@ MAX_FOUND, MAX_FOUND_BYTES = 1024, 32 << 20
 # While pictures are decoded the socket is emptied this often, so that no camera has to wait for it.
 DRAIN_S = 0.1
 
+# JPEG over RTP tells a size of up to 2040 px (RFC 2435 section 3.1.5). Two pictures of another size are no accident.
+MAX_OVERFLOWS = 2
+UNTOLD_SIZE = (
+    "The camera's JPEG pictures are wider or higher than 2040 px, and it does not say how large they are."
+    " Choose a smaller picture or another codec in the camera's settings."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
@@ -67,8 +74,9 @@ class Packet:
 
 
 class Feed(Protocol):
-    codec: str
-    """libav's name."""
+    @property
+    def codec(self) -> str:
+        """libav's name; certain from the first packet on."""
 
     def packets(self) -> Iterator[Packet]:
         """Each picture once, in order of arrival. Ends when told to stop, or by an error: Stalled or Closed."""
@@ -103,7 +111,12 @@ class RTSPFeed:
         self._pace = pace or Pace()
         self._has_begun = self._has_pictured = False
         self._read_s = self._pictured_s = time.monotonic()
-        self.codec = CODECS[session.track.encoding]
+        self._known_size: sizes.Size | None = None
+        self._overflows = 0
+
+    @property
+    def codec(self) -> str:
+        return self._pictures.codec
 
     def __enter__(self) -> Self:
         return self
@@ -204,7 +217,7 @@ class RTSPFeed:
         """Packets come: of those of a camera that has sent no picture yet, one is expected soon."""
         is_known = self._has_pictured or self._pace.longest_s is not None
         if self._unpictured_s > (self.patience_s if is_known else NO_PICTURE_S):
-            raise errors.Undecodable("What the camera sends makes no picture.")
+            raise errors.Undecodable(self._pictures.complaint or "What the camera sends makes no picture.")
 
     @property
     def _unpictured_s(self) -> float:
@@ -214,6 +227,8 @@ class RTSPFeed:
         track = self._session.track
         for picture in pictures:
             self._pace.note(arrived_s)
+            if picture.is_size_guessed and picture.is_whole and not self._has_its_size(picture.data):
+                continue
             yield Packet(
                 data=picture.data,
                 pts_s=picture.timestamp / track.clock_rate,
@@ -227,6 +242,19 @@ class RTSPFeed:
                 arrived_s=arrived_s,
             )
             self._has_pictured, self._pictured_s = True, time.monotonic()  # once decoded, which may have taken long
+
+    def _has_its_size(self, jpeg: bytes) -> bool:
+        """Looked at once for each size. Raises Undecodable."""
+        size = sizes.largest("mjpeg", jpeg)
+        if size == self._known_size:
+            return True
+        if not overflows(jpeg):
+            self._known_size, self._overflows = size, 0
+            return True
+        self._overflows += 1
+        if self._overflows >= MAX_OVERFLOWS:
+            raise errors.Undecodable(UNTOLD_SIZE)
+        return False
 
 
 def open_feed(address: Address, transport: str, stop: Stop, caution: Caution | None = None) -> RTSPFeed:

@@ -17,6 +17,7 @@ from .address import Address
 from .carrier import Carrier, TCPCarrier, UDPCarrier
 from .clock import Stop, Stopped
 from .dialogue import Caution, Dialogue
+from .encodings import ENCODINGS
 from .reception import Reception
 from .resolver import resolve
 from .rtcp import has_bye, receiver_report
@@ -469,7 +470,7 @@ def _chosen(tracks: Sequence[sdp.Track]) -> sdp.Track:
             "The stream is encrypted (SRTP), which this service cannot read. Use the camera's address without "
             "encryption: for UniFi Protect, leave out ?enableSrtp."
         )
-    return next((track for track in plain if track.encoding in sdp.KNOWN_ENCODINGS), plain[0])
+    return next((track for track in plain if track.encoding in ENCODINGS), plain[0])
 
 
 def _base_url(description: Message, url: str) -> str:

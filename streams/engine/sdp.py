@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
+from .encodings import ENCODINGS, registered_name
+
 VIDEO_CLOCK_RATE_HZ = 90_000  # RFC 3551 section 5: of all static video types, and of every codec here
-KNOWN_ENCODINGS = frozenset({"H264", "H265", "MP4V-ES", "JPEG"})
 _STATIC_ENCODINGS = {25: "CELB", 26: "JPEG", 28: "NV", 31: "H261", 32: "MPV", 33: "MP2T", 34: "H263"}  # RFC 3551
 # A dynamic type without rtpmap is told by what its fmtp speaks of: RFC 7798, 6184 and 6416.
 _TELLING = (("sprop-vps", "H265"), ("sprop-parameter-sets", "H264"), ("config", "MP4V-ES"))
@@ -40,7 +41,7 @@ class Track:
     """One video track. `control` is the absolute URL to SETUP; like any camera URL it may hold a secret."""
 
     encoding: str
-    """Upper case: "H264", "H265", "MP4V-ES", "JPEG" and others; empty where nothing tells."""
+    """A name of `encodings.ENCODINGS` or another one, in upper case; empty where nothing tells."""
     payload_type: int
     clock_rate: int
     """Hz."""
@@ -62,12 +63,12 @@ class _Section:
     payload_types: list[int] = field(default_factory=list)
     attributes: list[tuple[str, str]] = field(default_factory=list)
 
-    def value(self, *names: str) -> str:
+    def value(self, name: str) -> str:
         """Of the first such attribute that has one."""
-        return next((value for name, value in self.attributes if name in names and value), "")
+        return next(filter(None, self.values(name)), "")
 
-    def values(self, name: str) -> list[str]:
-        return [value for found, value in self.attributes if found == name]
+    def values(self, *names: str) -> list[str]:
+        return [value for name, value in self.attributes if name in names]
 
 
 def parse(text: bytes, base_url: str) -> tuple[Track, ...]:
@@ -200,18 +201,24 @@ def _media(value: str) -> _Section:
 def _track(section: _Section, sections: list[_Section], base_url: str) -> Track:
     rtpmaps = _rtpmaps(section)
     types = section.payload_types or list(rtpmaps) or [0]
-    if len(rtpmaps) == 1 and not rtpmaps.keys() & set(types):  # speaks of another type than the m= line
-        rtpmaps = {types[0]: next(iter(rtpmaps.values()))}
     formats = {each: _fmtp(each, section, sections) for each in types}
-    encodings = {each: rtpmaps[each][0] if each in rtpmaps else _guess(each, formats[each]) for each in types}
-    chosen = next((each for each in types if encodings[each] in KNOWN_ENCODINGS), types[0])
+    if len(rtpmaps) == 1 and not rtpmaps.keys() & set(types):  # speaks of another type than the m= line
+        [(other, rtpmap)] = rtpmaps.items()
+        rtpmaps = {types[0]: rtpmap}
+        formats[types[0]] = formats[types[0]] or _fmtp(other, section, sections)
+    encodings = {
+        each: registered_name(rtpmaps[each][0] if each in rtpmaps else _guess(each, formats[each])) for each in types
+    }
+    # A static type that stands beside one with an rtpmap is mostly a leftover: packets come with the other one.
+    known = [each for each in types if encodings[each] in ENCODINGS]
+    chosen = next((each for each in known if each in rtpmaps), (known or types)[0])
     return Track(
         encoding=encodings[chosen],
         payload_type=chosen,
         clock_rate=rtpmaps[chosen][1] if chosen in rtpmaps else VIDEO_CLOCK_RATE_HZ,
         control=join(base_url, section.value("control")),
         fmtp=_sizes(section) | formats[chosen],
-        frame_rate_fps=_frame_rate_fps(section.value("framerate", "x-framerate")),
+        frame_rate_fps=next(filter(None, map(_frame_rate_fps, section.values("framerate", "x-framerate"))), None),
         is_encrypted="SAVP" in section.profile or bool(section.value("crypto") or sections[0].value("crypto")),
     )
 
@@ -240,7 +247,8 @@ def _fmtp(payload_type: int, section: _Section, sections: Iterable[_Section]) ->
 
 def _sizes(section: _Section) -> dict[str, str]:
     """JPEG alone says no size above 2040 px itself; cameras tell it in one of these attributes."""
-    return {name: value for name in ("x-dimensions", "framesize") if (value := section.value(name))}
+    names = ("x-dimensions", "framesize", "cliprect")
+    return {name: value for name in names if (value := section.value(name))}
 
 
 def _guess(payload_type: int, fmtp: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ and 17 times that with all that H.264 may keep to copy from.
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 # 8K (8192 x 4320) and the panoramas of four sensors (8160 x 3616); libav takes up to two thousand million.
@@ -16,6 +17,7 @@ _WITH_CHROMA_FORMAT = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 
 _SET_BYTES = 512  # what of a parameter set is looked at: the size stands in its first hundred
 _H264_SPS = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
 _H265_SPS = re.compile(rb"\x00\x00\x01[\x42\x43]")
+_MPEG2_SEQUENCE = re.compile(rb"\x00\x00\x01\xb3")  # ISO/IEC 13818-2 section 6.2.2.1
 _MPEG4_LAYER = re.compile(rb"\x00\x00\x01[\x20-\x2f]")
 _SOI = b"\xff\xd8"
 _SOFS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # ITU-T T.81 table B.1
@@ -170,12 +172,36 @@ def _found(start: re.Pattern[bytes], read: Callable[[bytes], Size]) -> Callable[
 
     def sizes(data: bytes) -> Iterator[Size]:
         for match in start.finditer(data):
-            try:
-                yield read(data[match.start() + 3 : match.start() + 3 + _SET_BYTES])
-            except ValueError:
-                continue
+            yield from _read(read, data[match.start() + 3 : match.start() + 3 + _SET_BYTES])
 
     return sizes
+
+
+def _read(read: Callable[[bytes], Size], data: bytes) -> Iterator[Size]:
+    """None where it cannot be read."""
+    with suppress(ValueError, IndexError):
+        yield read(data)
+
+
+def _vp8_frames(data: bytes) -> Iterator[Size]:
+    """Of a key frame: RFC 6386 section 9.1."""
+    if len(data) >= 10 and not data[0] & 0x01 and data[3:6] == b"\x9d\x01\x2a":
+        yield int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
+
+
+def _vp9_size(frame: bytes) -> Size:
+    """Of a key frame: VP9 bitstream specification, sections 6.2 and 7.2. Raises ValueError for any other."""
+    bits = Bits("".join(f"{byte:08b}" for byte in frame[:16]))
+    marker, low, high = bits.take(2), bits.take(1), bits.take(1)
+    profile = 2 * high + low
+    if marker != 2 or bits.take(3 if profile == 3 else 2) or (bits.take(2), bits.take(24))[1] != 0x498342:
+        raise ValueError("no key frame")
+    bits.take(1 if profile >= 2 else 0)  # bit depth
+    if bits.take(3) != 7:  # not sRGB
+        bits.take(4 if profile % 2 else 1)  # range, subsampling
+    else:
+        bits.take(profile % 2)
+    return bits.take(16) + 1, bits.take(16) + 1
 
 
 _SIZES: dict[str, Callable[[bytes], Iterator[Size]]] = {
@@ -183,4 +209,8 @@ _SIZES: dict[str, Callable[[bytes], Iterator[Size]]] = {
     "hevc": _found(_H265_SPS, _h265_size),
     "mpeg4": _found(_MPEG4_LAYER, _mpeg4_size),
     "mjpeg": lambda data: (size for _, size in _jpeg_frames(data)),
+    "vp8": _vp8_frames,
+    "vp9": lambda data: _read(_vp9_size, data),
+    "mpeg2video": _found(_MPEG2_SEQUENCE, lambda unit: (unit[1] << 4 | unit[2] >> 4, (unit[2] & 15) << 8 | unit[3])),
+    "h263": lambda data: iter(()),  # 2048 x 1152 at most: H.263 section 5.1.5
 }

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from streams.engine.conversion import encode_frame
-from streams.engine.decoder import CODECS, LibavDecoder
+from streams.engine.decoder import LibavDecoder
+from streams.engine.encodings import ENCODINGS
 from streams.engine.errors import CaptureError
 from streams.engine.feed import Packet
 from streams.engine.integrity import are_whole
@@ -38,11 +39,11 @@ def samples(track: Track, data: bytes, *, is_ordered: bool) -> int:
     """How many come of an interleaved stream."""
     count = 0
     with suppress(CaptureError):
-        sampler = Sampler(3 * _PICTURE_S, lambda: LibavDecoder(CODECS[track.encoding]))
+        sampler = Sampler(3 * _PICTURE_S, lambda: LibavDecoder(ENCODINGS[track.encoding].codec))
         for number, picture in enumerate(_pictures(track, data, is_ordered)):
             for sample in sampler.push(_packet(track, picture, number)):
                 brightness(sample.frame), fingerprint(sample.frame)
-                if are_whole(CODECS[track.encoding], sample.sources):
+                if are_whole(ENCODINGS[track.encoding].codec, sample.sources):
                     encode_frame(sample.frame)
                     count += 1
                 else:

@@ -8,7 +8,7 @@ import termios
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine import errors, feed, rtsp
+from streams.engine import decoder, errors, feed, rtsp
 from streams.engine.address import Address, parse
 from streams.engine.clock import Stop, Stopped
 from streams.engine.decoder import LibavDecoder
@@ -426,6 +426,7 @@ def test_of_a_million_tiny_pictures_read_at_once_a_thousand_are_looked_at_at_a_t
         """A picture for each packet."""
 
         lost = pushed = 0
+        codec, complaint = "h264", ""
 
         def push(self, packet: memoryview) -> list[CodedPicture]:
             self.pushed += 1
@@ -562,3 +563,48 @@ def test_why_nothing_may_come_by_udp_is_said(monkeypatch: pytest.MonkeyPatch) ->
     pictures = depacketizer(reading.track, is_ordered=True)
     with pytest.raises(errors.TransportRefused, match=r"by UDP\. Packets came from elsewhere\.$"):
         list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "udp").packets())
+
+
+# --- what no picture is made of ---
+
+
+def test_the_reason_for_no_picture_is_told_if_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H.264 in packetization mode 2: MTAP16."""
+    slices = rtp_film.a_packet(b"\x41\x9aslice")
+    packets = [rtp_film.a_packet(b"\x7a\0\0\0\1\0\0\x41", number) for number in range(1, 21)]
+    reading = Reading([[slices], *([packet] for packet in packets)], Stop())
+    monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
+    pictures = depacketizer(reading.track, is_ordered=True)
+    with pytest.raises(errors.Undecodable, match="interleaved"):
+        list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets())
+
+
+def jpeg_readings(narrow: Iterable[int]) -> list[list[bytes]]:
+    """A picture in each. Those of these numbers say half of their width, as if it did not fit into the field."""
+    units = rtp_film.packets_by_unit(rtp_film.film("mjpeg"))
+    return [
+        [packet[:18] + bytes([packet[18] // 2]) + packet[19:] if number in narrow else packet for packet in unit]
+        for number, unit in enumerate(units[:8])
+    ]
+
+
+def given_of(readings: list[list[bytes]]) -> Iterator[feed.Packet]:
+    reading = Reading(readings, Stop(), track=Track("JPEG", 26, 90_000, "", {}, None))
+    pictures = depacketizer(reading.track, is_ordered=True)
+    return RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets()
+
+
+def test_jpeg_whose_size_is_not_told_is_never_given() -> None:
+    """Row 57: it would be scrambled."""
+    given_packets = given_of(jpeg_readings(range(8)))
+    with pytest.raises(errors.Undecodable, match="wider or higher than 2040 px"):
+        next(given_packets)
+
+
+def test_a_jpeg_is_looked_at_once_for_each_size_and_one_of_another_size_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[bytes] = []
+    monkeypatch.setattr(feed, "overflows", lambda data: looked.append(data) or decoder.overflows(data))  # type: ignore[func-returns-value]
+    assert len(list(given_of(jpeg_readings([3])))) == 7
+    assert len(looked) == 2

@@ -32,6 +32,7 @@ STRANGERS = {"django", "django_q", "environs", "sqlite3", "psycopg", "redis", "r
 CODECS = {"av", "cv2", "numpy"}
 LIGHT = ["address", "backoff", "coded", "copies", "errors", "h26x", "interleaved", "jpeg", "leaderboard", "mpeg4"]
 LIGHT += ["notices", "recorder", "report", "resolver", "rtcp", "rtp", "rtsp", "rtsp_auth", "rtsp_message", "sdp"]
+LIGHT += ["codec_choice", "encodings", "h263", "mpeg2", "vp8", "vp9"]
 LIGHT += [
     "composer",
     "limits",

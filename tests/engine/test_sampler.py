@@ -409,6 +409,19 @@ def test_other_codecs_are_sampled_alike(codec: Codec) -> None:
         assert_decoded_in_order(played, packets, plainly(shots_of(packets), interval_s))
 
 
+@pytest.mark.parametrize("slower", [5, 10, 20])
+def test_two_pictures_a_second_and_fewer_are_all_sampled_though_re_ordered(slower: int) -> None:
+    """Row 46: 2, 1 and 0.5 pictures a second, a sample of each."""
+    film = Film(frames=24, b_frames=3, pyramid=True, key_every=24)
+    slow = [
+        replace(later(packet, packet.arrived_s * (slower - 1)), pts_s=packet.pts_s * slower, duration_s=0.0)
+        for packet in filmed(film)
+    ]
+    played = play(ended(slow), slower * FRAME_S)
+    assert [taken.digest for taken in played.taken] == list(shown_of(film))
+    assert (played.counts.missed, played.counts.rejected) == (0, 1)
+
+
 @pytest.mark.parametrize(
     "film",
     [Film(codec="hevc", b_frames=2, open_gop=True), Film(codec="hevc", b_frames=2), Film(codec="mpeg4", b_frames=1)],
