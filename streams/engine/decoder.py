@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 import av
 import av.error
+from av.codec.context import Flags
 from av.packet import Packet as AvPacket
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -17,9 +18,12 @@ from . import errors, sizes
 
 # RTP's names (IANA, RTP payload format media types) and libav's.
 CODECS = {"H264": "h264", "H265": "hevc", "MP4V-ES": "mpeg4", "JPEG": "mjpeg"}
-# libav's H.264 and H.265 decoders give no frame before a key frame or a recovery point. This one begins with any
-# picture, copies from grey and says nothing of it (measured).
-BEGINS_ANYWHERE = frozenset({"mpeg4"})
+# Pictures of H.265 that copy from one that is missing are left out by libav, without a word. With its flag
+# OUTPUT_CORRUPT they come, and say that they are corrupt (libavcodec 62.28, measured).
+TELLS_IF_ASKED = frozenset({"hevc"})
+# libav's H.264 decoder gives no frame before a key frame or a recovery point. MPEG-4's begins with any picture, copies
+# from grey and says nothing of it (measured), and H.265's with that flag does so, too.
+BEGINS_ANYWHERE = frozenset({"mpeg4", "hevc"})
 # For sizes that are told in a way that only libav reads: it refuses them before it makes room.
 MAX_PIXELS_OPTION = {"max_pixels": str(sizes.MAX_PIXELS)}
 
@@ -75,6 +79,8 @@ class LibavDecoder:
         self._context.thread_type = "NONE"
         self._context.thread_count = 1
         self._context.options = MAX_PIXELS_OPTION
+        if codec in TELLS_IF_ASKED:
+            self._context.flags |= Flags.output_corrupt
         self._codec = codec
         self._on_decoded = on_decoded
         self._awaits_key = codec in BEGINS_ANYWHERE

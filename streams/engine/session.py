@@ -8,12 +8,12 @@ from functools import partial
 from . import errors
 from .backoff import Backoff, longest_wait_s
 from .clock import Clock, Stop, Stopped, SystemClock
+from .continuity import Rule, Watch, continuity
 from .conversion import encode_frame
 from .copies import Copies
 from .dialogue import Caution
 from .errors import CaptureError, OutOfMemory, Retry, TransportRefused
 from .feed import Feed, Opener, Packet, open_feed
-from .integrity import are_whole
 from .leaderboard import Leaderboard
 from .notices import Notice
 from .report import Counters, Picture, Report, Seed, Settings, State, Status, Video
@@ -36,6 +36,7 @@ TIMELINE_GROWTH = 1 / 4
 # Samples whose lateness is remembered.
 REMEMBERED = 1000
 OTHER = {"tcp": "udp", "udp": "tcp"}
+RULE_NOTICES = {Rule.FRAME_NUM: Notice.FRAME_NUM_OFF, Rule.SLICES: Notice.SLICES_OFF}
 
 
 class Session:
@@ -169,7 +170,13 @@ class Session:
             self._timeline.note_connection(self._clock.now())
 
     def _sample(self, feed: Feed) -> None:
-        sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
+        sampler = Sampler(
+            self.settings.interval_s,
+            feed.open_decoder,
+            self._counts,
+            Watch(continuity(feed.codec)),
+            on_decoded=self._expect_picture,
+        )
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
             self._expect(PACKET_S, errors.Stalled())
@@ -181,11 +188,9 @@ class Session:
         """Whether a sample came of the packet. No frame is held when this is over: one of 1080p is 3 MB."""
         has_sampled = False
         for sample in sampler.push(packet):
-            if self._keep(sample, codec):
-                has_sampled = True
-                self._note(sample, codec, sampler.lacks_key_frames)
-            else:
-                sampler.refuse()
+            has_sampled = True
+            self._keep(sample)
+            self._note(sample, codec, sampler)
         return has_sampled
 
     def _check(self, sampler: Sampler, waited_s: float) -> None:
@@ -197,16 +202,14 @@ class Session:
             raise errors.Undecodable
         raise errors.Undecodable(f"The camera has sent no key frame for {KEY_FRAME_S:.0f} s.")
 
-    def _keep(self, sample: Sample, codec: str) -> bool:
-        """Score it; False if it would enter the leaderboard and is damaged."""
+    def _keep(self, sample: Sample) -> None:
+        """Score it, and make a picture of it if it enters the leaderboard."""
         frame = sample.frame
         score, print_of_it = brightness(frame), fingerprint(frame)
         is_copy = self._copies.note(score, print_of_it)
         number = self._number + 1
         picture = None
         if not is_copy and self._board.accepts(score):
-            if not are_whole(codec, sample.sources):
-                return False
             jpeg = encode_frame(frame, picture_bytes(self.settings.count))
             picture = Picture(number, score, sample.arrived_at, frame.width, frame.height, jpeg)
         with self._lock:
@@ -219,16 +222,16 @@ class Session:
             if picture and self._board.offer(number, score, picture):
                 self._copies.enter(number, score, print_of_it)
                 self._copies.keep(number for number, _, _ in self._board.ranking())
-        return True
 
-    def _note(self, sample: Sample, codec: str, lacks_key_frames: bool) -> None:
+    def _note(self, sample: Sample, codec: str, sampler: Sampler) -> None:
         if self._healthy_since_s is None:
             self._healthy_since_s = self._clock.monotonic()
         notices = {
             Notice.FROZEN: self._copies.is_frozen,
-            Notice.NO_KEY_FRAMES: lacks_key_frames,
+            Notice.NO_KEY_FRAMES: sampler.lacks_key_frames,
             Notice.OTHER_TRANSPORT: self._transport != self.settings.transport,
             Notice.HEAVY: self.is_heavy,
+            **{RULE_NOTICES[rule]: rule in sampler.watch.rules_off for rule in Rule},
         }
         status = Status(
             State.CAPTURING,
