@@ -27,7 +27,7 @@ GROUPS = 5
 GROUP_S = 2.0
 # Pictures (of them key frames) that had the same slices, before one that lacks some of them is damaged; and of those
 # that lack the same ones in a row, after how many the encoder has changed its mind.
-ALIKE_PICTURES, ALIKE_KEYS = 8, 3
+ALIKE_PICTURES, ALIKE_KEYS = 4, 2
 CHANGED = 3
 # Of a slice's header: what tells its frame_num is in the first twenty bytes; all of it can be larger.
 _BEGIN_BYTES, _HEADER_BYTES = 24, 512
@@ -38,6 +38,11 @@ _START = b"\0\0\1"
 class Rule(StrEnum):
     FRAME_NUM = "frame_num"
     SLICES = "slices"
+
+    @property
+    def is_of_picture(self) -> bool:
+        """Whether something of the picture itself is missing, not of those before it."""
+        return self is Rule.SLICES
 
 
 class Continuity(Protocol):
@@ -69,7 +74,7 @@ class Watch:
     """The rules that count for a connection.
 
     One stands down once it has found something missing in each of GROUPS groups of pictures, one after the other, of
-    which neither RTP nor the decoder says that something is missing. At a key frame nothing is rejected by it.
+    which neither RTP nor the decoder says that something is missing.
     """
 
     continuity: Continuity = field(default_factory=Unnumbered)
@@ -90,7 +95,7 @@ class Watch:
         rule = self.continuity.breach(data, is_key=is_key)
         if rule is None or is_lossy or rule in self.rules_off:
             return None
-        if not is_key:
+        if not is_key or rule.is_of_picture:  # else what is missing is before the key frame, which is not rejected
             self._found.add(rule)
         return rule
 

@@ -15,7 +15,7 @@ no flag. How many packets of which feed are decoded is in docs/engine.md.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from av.video.frame import VideoFrame
 
@@ -121,6 +121,8 @@ class Sampler:
         waiting = self._place(packet)
         is_lossy = packet.follows_loss or not packet.is_whole
         breach = self.watch.breach(packet.data, waiting.stream_s, is_key=packet.is_key, is_lossy=is_lossy)
+        if breach and breach.is_of_picture:
+            waiting.packet = replace(packet, is_whole=False)
         if is_lossy or breach:
             yield from self._close()
             self._taint()
