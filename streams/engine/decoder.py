@@ -21,8 +21,8 @@ CODECS = {"H264": "h264", "H265": "hevc", "MP4V-ES": "mpeg4", "JPEG": "mjpeg"}
 # Pictures of H.265 that copy from one that is missing are left out by libav, without a word. With its flag
 # OUTPUT_CORRUPT they come, and say that they are corrupt (libavcodec 62.28, measured).
 TELLS_IF_ASKED = frozenset({"hevc"})
-# libav's H.264 decoder gives no frame before a key frame or a recovery point. MPEG-4's begins with any picture, copies
-# from grey and says nothing of it (measured), and H.265's with that flag does so, too.
+# libav's H.264 decoder gives no frame before a key frame or a recovery point. MPEG-4's begins with any picture,
+# copies from grey and says nothing of it (measured), and so does that of H.265 with this flag.
 BEGINS_ANYWHERE = frozenset({"mpeg4", "hevc"})
 # For sizes that are told in a way that only libav reads: it refuses them before it makes room.
 MAX_PIXELS_OPTION = {"max_pixels": str(sizes.MAX_PIXELS)}

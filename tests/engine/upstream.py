@@ -6,6 +6,7 @@ The film is a yard at night through which lamps move: whatever is copied from th
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -179,7 +180,8 @@ def _end(film: Film) -> Packet:
 @functools.lru_cache(maxsize=16)
 def film_of(codec: Codec, seed: int) -> Film:
     encoder, options = _OPTIONS[codec]
-    context = cast(VideoCodecContext, av.CodecContext.create(encoder, "w"))
+    context = av.CodecContext.create(encoder, "w")
+    assert isinstance(context, VideoCodecContext)
     context.width, context.height, context.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
     context.time_base, context.framerate = Fraction(1, FPS), Fraction(FPS)
     context.gop_size, context.options = GROUP_PICTURES, options
@@ -207,7 +209,7 @@ def _parted(codec: Codec, data: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, 
     if codec == "mpeg4":
         begin = data.index(_VOP)
         cuts = [begin, *(match.start() for match in _RESYNC.finditer(data, begin + 8)), len(data)]
-        return tuple(data[a:b] for a, b in zip(cuts, cuts[1:], strict=False)), (data[:begin],)
+        return tuple(data[a:b] for a, b in itertools.pairwise(cuts)), (data[:begin],)
     units = split_nals(data)
     is_slice = [unit[0] & 31 in (1, 5) if codec == "h264" else unit[0] >> 1 & 63 < 32 for unit in units]
     slices = tuple(unit for unit, known in zip(units, is_slice, strict=True) if known)
