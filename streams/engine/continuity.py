@@ -471,10 +471,12 @@ class H265Slices:
             return None
         if is_resuming or not places:
             return None
-        alike = {kind: ALIKE_KEYS if is_key else ALIKE_PICTURES, _ALL: ALIKE_PICTURES}
-        # All are asked: each learns of the picture.
-        lacking = [self._usual.setdefault(of, _Usual()).lacks(places, count) for of, count in alike.items()]
-        return Rule.SLICES if any(lacking) else None
+        everywhere, of_kind = (self._usual.setdefault(which, _Usual()) for which in (_ALL, kind))
+        is_as_before = everywhere.places == places
+        # Both are asked: each learns of the picture.
+        lacks = everywhere.lacks(places, ALIKE_PICTURES)
+        lacks_kind = of_kind.lacks(places, ALIKE_KEYS if is_key else ALIKE_PICTURES)
+        return Rule.SLICES if lacks or (lacks_kind and not is_as_before) else None
 
     def _places(self, data: bytes) -> tuple[int, _Places]:
         """The type of its slices, and where each begins. Raises ValueError."""

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 
 from . import errors
@@ -69,6 +70,7 @@ class Session:
         self._number = seed.samples
         self._status = self._resumed(seed.status)
         self._counts = Counts()
+        self._has_begun = False
         self._samples = 0
         self._repeated = 0
         self._connections = 0
@@ -109,7 +111,7 @@ class Session:
         with self._lock:
             ranking = self._board.ranking()
             return Report(
-                status=self._status,
+                status=self._last_status() if is_final else self._status,
                 counters=self._counters(),
                 board=tuple((number, score) for number, score, _ in ranking),
                 fresh=tuple(picture for _, _, picture in ranking if picture),
@@ -195,11 +197,12 @@ class Session:
 
     def _check(self, sampler: Sampler, waited_s: float) -> None:
         """Raises Undecodable once packets come and no sample for too long."""
+        self._has_begun = sampler.has_begun
         is_late = waited_s > self.settings.interval_s + (FRAME_S if sampler.has_begun else KEY_FRAME_S)
         if not is_late:
             return
         if sampler.has_begun:
-            raise errors.Undecodable
+            raise errors.Undecodable(self._why_nothing())
         raise errors.Undecodable(f"The camera has sent no key frame for {KEY_FRAME_S:.0f} s.")
 
     def _keep(self, sample: Sample) -> None:
@@ -240,6 +243,22 @@ class Session:
         )
         if status != self._status:
             self._set(status)
+
+    def _last_status(self) -> Status:
+        """With the reason, where pictures came and no sample has come of them."""
+        status = self._status
+        if self._number or status.error_code or not self._counts.received:
+            return status
+        return replace(status, error_code=errors.Undecodable.code, error_text=self._why_nothing())
+
+    def _why_nothing(self) -> str:
+        """Why the pictures that came are of no use. One sentence, or two."""
+        if rejected := self._counts.rejected:
+            reason = "something of it or before it was lost or damaged"
+            return f"Pictures came, but none could be used: {rejected} rejected, each since {reason}."
+        if not self._has_begun:
+            return "Pictures came, but no key frame yet, and nothing can be decoded before one."
+        return errors.Undecodable.words
 
     def _pause(self, error: CaptureError) -> None:
         self._clock.wait(self.stop, self._put_off(error))

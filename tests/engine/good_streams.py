@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
 
 import av
 import numpy as np
@@ -245,7 +244,8 @@ def _frames(kind: Kind) -> Iterator[VideoFrame]:
 
 
 def _frame_count(kind: Kind, units: Iterable[AccessUnit]) -> int:
-    decoder = cast(VideoCodecContext, av.CodecContext.create(kind.codec, "r"))
+    decoder = av.CodecContext.create(kind.codec, "r")
+    assert isinstance(decoder, VideoCodecContext)
     decoder.thread_count = 1
     return sum(len(decoder.decode(packet)) for packet in [*(padded(unit.data) for unit in units), None])
 

@@ -187,7 +187,8 @@ def film_of(codec: Codec, seed: int) -> Film:
     context.gop_size, context.options = GROUP_PICTURES, options
     context.max_b_frames = 2
     coded = [packet for frame in [*_night(seed), None] for packet in context.encode(frame)]
-    decoder = cast(VideoCodecContext, av.CodecContext.create(codec, "r"))
+    decoder = av.CodecContext.create(codec, "r")
+    assert isinstance(decoder, VideoCodecContext)
     decoder.thread_count = 1
     frames: list[VideoFrame] = []
     for packet in coded:
