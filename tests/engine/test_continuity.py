@@ -198,7 +198,8 @@ def test_one_group_in_which_nothing_is_missing_is_enough_to_go_on() -> None:
 
 def test_groups_in_which_rtp_or_the_decoder_tells_of_a_loss_do_not_count() -> None:
     for says in ("rtp", "decoder"):
-        watch, told = Watch(numbers := Told()), list[Rule | None]()
+        told: list[Rule | None] = []
+        watch = Watch(numbers := Told())
         for number in range(4 * GROUPS):
             watch.breach(WHOLE, number, is_key=True, is_lossy=False)
             told.append(watch.breach(LOST, number + 0.1, is_key=False, is_lossy=False))
