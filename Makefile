@@ -53,7 +53,7 @@ test: lint ## Lint, then run the tests: make test ARGS="tests/engine -k leaderbo
 
 .PHONY: test-all
 test-all: export TEST_ALL = 1
-test-all: test ## As test, with the long lists of inputs: two thousand undamaged streams and the like
+test-all: test ## As test, with the long lists of inputs: three thousand undamaged streams and the like
 
 .PHONY: damage
 damage: setup-dev ## Measure what is kept behind a relay that lost packets: the table of docs/engine.md (two minutes)

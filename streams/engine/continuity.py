@@ -13,7 +13,7 @@ only the begin of its first slice is read.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -29,6 +29,9 @@ GROUP_S = 2.0
 # that lack the same ones in a row, after how many the encoder has changed its mind.
 ALIKE_PICTURES, ALIKE_KEYS = 4, 2
 CHANGED = 3
+# Groups of as many pictures, before the next one is due after as many; and by how much time has to pass there.
+ALIKE_GROUPS = 2
+WIDER = 1.1
 # Of a slice's header: what tells its frame_num is in the first twenty bytes; all of it can be larger.
 _BEGIN_BYTES, _HEADER_BYTES = 24, 512
 _SETS_MAX = 64
@@ -48,7 +51,7 @@ class Rule(StrEnum):
 class Continuity(Protocol):
     """The pictures of one connection, in the order in which they came."""
 
-    def breach(self, data: bytes, *, is_key: bool) -> Rule | None:
+    def breach(self, data: bytes, stream_s: float, *, is_key: bool) -> Rule | None:
         """What tells that something is missing of this picture, or between it and the one before."""
 
     def resume(self) -> None:
@@ -62,7 +65,7 @@ def continuity(codec: str) -> Continuity:
 
 
 class Unnumbered:
-    def breach(self, data: bytes, *, is_key: bool) -> Rule | None:
+    def breach(self, data: bytes, stream_s: float, *, is_key: bool) -> Rule | None:
         return None
 
     def resume(self) -> None:
@@ -92,7 +95,7 @@ class Watch:
         if is_lossy:
             self.note_loss()
             self.continuity.resume()
-        rule = self.continuity.breach(data, is_key=is_key)
+        rule = self.continuity.breach(data, stream_s, is_key=is_key)
         if rule is None or is_lossy or rule in self.rules_off:
             return None
         if not is_key or rule.is_of_picture:  # else what is missing is before the key frame, which is not rejected
@@ -231,32 +234,70 @@ class _Slice:
     picture: _Picture
 
 
+@dataclass(slots=True)
+class _Group:
+    """So many pictures, and how far apart they are shown at most, each from the latest one before it."""
+
+    pictures: int = 0
+    widest_s: float = 0.0
+
+
+class _Rhythm:
+    """Whether the begin of a group is due."""
+
+    def __init__(self) -> None:
+        self._groups: deque[_Group] = deque([_Group()], maxlen=ALIKE_GROUPS + 1)
+        self._ahead_s: float | None = None
+
+    def skips(self, stream_s: float, *, is_begin: bool) -> bool:
+        """Of the next picture: whether another one was due in its place, and had the time to be shown."""
+        ahead_s = stream_s if self._ahead_s is None else self._ahead_s
+        step_s, self._ahead_s = stream_s - ahead_s, max(stream_s, ahead_s)
+        *before, group = self._groups
+        is_due = len(before) == ALIKE_GROUPS and all(other.pictures == group.pictures for other in before)
+        is_wide = step_s > WIDER * max(other.widest_s for other in self._groups)
+        if is_begin:
+            group = _Group()
+            self._groups.append(group)
+        group.pictures += 1
+        group.widest_s = max(group.widest_s, step_s)
+        return is_due and is_wide and not is_begin
+
+
 class H264Numbers:
     """frame_num: one more behind each reference picture, from 0 at an IDR picture, modulo a power of two.
 
     Not where the parameter set allows gaps. Two fields have one number. A picture that clears all references
     (memory_management_control_operation 5) has number 0 from then on.
+
+    Where a group ends with the number 0 the next one goes on with 1, whether its IDR picture is there or not. It is
+    missing if it was due, as it was twice before, and a picture's time has passed where none came.
     """
 
     def __init__(self) -> None:
+        self._rhythm = _Rhythm()
         self._sequences = _Sets(_read_sequence)
         self._pictures = _Sets(_read_picture)
         self._reference: _Slice | None = None  # the last one
 
     def resume(self) -> None:
         self._reference = None
+        self._rhythm = _Rhythm()
 
-    def breach(self, data: bytes, *, is_key: bool) -> Rule | None:
+    def breach(self, data: bytes, stream_s: float, *, is_key: bool) -> Rule | None:
         before = self._reference
         try:
             current = self._first_slice(data)
         except ValueError:  # what cannot be read proves nothing
             self._reference = None
             return None
+        is_skipped = self._rhythm.skips(stream_s, is_begin=current.is_idr)
         if current.is_reference:
             self._reference = current
         if before is None or current.is_idr or current.sequence != before.sequence or current.sequence.allows_gaps:
             return None
+        if is_skipped and current.is_reference and current.frame_num == 1 and not current.is_field:
+            return Rule.FRAME_NUM
         return None if _follows(before, current) else Rule.FRAME_NUM
 
     def _first_slice(self, data: bytes) -> _Slice:
@@ -463,7 +504,7 @@ class H265Slices:
     def resume(self) -> None:
         self._is_resuming = True
 
-    def breach(self, data: bytes, *, is_key: bool) -> Rule | None:
+    def breach(self, data: bytes, stream_s: float, *, is_key: bool) -> Rule | None:
         is_resuming, self._is_resuming = self._is_resuming, False
         try:
             kind, places = self._places(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import re
@@ -36,6 +37,7 @@ HEIGHTS = (
 CHROMAS = ("gray", "yuv420p", "yuv422p", "yuv444p")
 BITS = (8, 10)
 CROPS = range(0, 31, 2)
+SOME_CROPS = (0, 2, 12, 18, 30)
 H264_MODES = {
     "plain": "bframes=0",
     "B-frames": "bframes=2:b-adapt=0",
@@ -117,9 +119,10 @@ AXES: Mapping[Codec, Mapping[str, Sequence[object]]] = {
 }
 
 
-def pairwise(codec: Codec) -> list[Kind]:
-    """Of each two axes any two values once, but heights, which are drawn: each is a kind of its own in `whole`."""
-    axes = {name: values for name, values in AXES[codec].items() if name != "height"}
+@functools.cache
+def pairwise(codec: Codec) -> tuple[Kind, ...]:
+    """Of each two axes any two values once. Heights are drawn, and of crops there are some."""
+    axes = {name: values for name, values in AXES[codec].items() if name != "height"} | {"crop": SOME_CROPS}
     chance, kinds = random.Random(codec), []
     missing = {
         (one, a, other, b) for one, other in itertools.combinations(axes, 2) for a in axes[one] for b in axes[other]
@@ -133,18 +136,19 @@ def pairwise(codec: Codec) -> list[Kind]:
             kinds.append(best)
         else:  # what is left is not possible together
             break
-    return kinds
+    return tuple(kinds)
 
 
-def whole(codec: Codec) -> list[Kind]:
+@functools.cache
+def whole(codec: Codec) -> tuple[Kind, ...]:
     """Each height with each chroma format and depth; the rest is drawn."""
     axes, chance, kinds = AXES[codec], random.Random(codec), []
     for height, chroma, bits in itertools.product(axes["height"], axes["chroma"], axes["bits"]):
         fixed = {"height": (height,), "chroma": (chroma,), "bits": (bits,)}
-        for _ in range(2):
+        for _ in range(2 if codec == "h264" else 1):
             if kind := _any(codec, {**axes, **fixed}, chance):
                 kinds.append(kind)
-    return kinds
+    return tuple(kinds)
 
 
 def _drawn(codec: Codec, axes: Mapping[str, Sequence[object]], chance: random.Random) -> Kind:
