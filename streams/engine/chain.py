@@ -132,6 +132,6 @@ class Chain:
         return len(self._rounds) > 1 and number >= self._rounds[1] + self._settles_after
 
     def _note_damage(self, number: int) -> None:
-        """The picture of this number is not as it was sent."""
-        if not self._is_settling:
+        """The picture of this number is not as it was sent. In the first round of refreshing that says nothing."""
+        if not self._is_settling or len(self._rounds) > 1:
             self.damaged_from = number if self.damaged_from is None else min(number, self.damaged_from)
