@@ -152,7 +152,7 @@ def test_the_second_round_of_refreshing_is_waited_for() -> None:
 def test_in_the_second_round_of_refreshing_complaints_count() -> None:
     """What it copies from then is there: something was lost, and one round is too few to mend it."""
     chain = Chain(ScriptedDecoder(), is_gradual=True)
-    begin = [waiting(1, fault="corrupt", is_refresh=True), waiting(2, fault="corrupt"), waiting(3)]
+    begin = [waiting(1, fault="nothing", is_refresh=True), waiting(2, fault="nothing"), waiting(3, fault="corrupt")]
     assert fed(chain, *begin, waiting(4, fault="corrupt"), waiting(5)) == []
     assert chain.damaged_from is None
     assert fed(chain, waiting(6, is_refresh=True), waiting(7, fault="corrupt"), waiting(8), waiting(9)) == []
