@@ -29,6 +29,8 @@ GROUP_S = 2.0
 # that lack the same ones in a row, after how many the encoder has changed its mind.
 ALIKE_PICTURES, ALIKE_KEYS = 4, 2
 CHANGED = 3
+# Each time that the slices begin elsewhere twice as many have to be alike; 8: more than half a minute's.
+CHANGES_MAX = 8
 # Groups of as many pictures, before the next one is due after as many; and by how much time has to pass there.
 ALIKE_GROUPS = 2
 WIDER = 1.1
@@ -77,21 +79,27 @@ class Watch:
     """The rules that count for a connection.
 
     One stands down once it has found something missing in each of GROUPS groups of pictures, one after the other, of
-    which neither RTP nor the decoder says that something is missing.
+    which neither RTP nor the decoder says that something is missing. A group that lasts longer than GROUP_S is more
+    than one; where nothing more is found after something was it is passed over, since all waits for the key frame.
     """
 
     continuity: Continuity = field(default_factory=Unnumbered)
     rules_off: frozenset[Rule] = frozenset()
     _began_s: float | None = None
     _found: set[Rule] = field(default_factory=set)
+    _found_since_key: set[Rule] = field(default_factory=set)
+    _has_key: bool = False
     _has_loss: bool = False
     _in_a_row: Counter[Rule] = field(default_factory=Counter)
 
     def breach(self, data: bytes, stream_s: float, *, is_key: bool, is_lossy: bool) -> Rule | None:
         """Of the next picture. `is_lossy`: RTP says that something is missing of it or before it."""
-        if self._began_s is None or is_key or not 0.0 <= stream_s - self._began_s < GROUP_S:
+        if self._began_s is None or is_key or stream_s - self._began_s >= GROUP_S:
             self._end_group()
             self._began_s = stream_s
+        if is_key:
+            self._has_key = True
+            self._found_since_key.clear()
         if is_lossy:
             self.note_loss()
             self.continuity.resume()
@@ -108,8 +116,14 @@ class Watch:
 
     def _end_group(self) -> None:
         for rule in Rule:
-            self._in_a_row[rule] = self._in_a_row[rule] + 1 if rule in self._found and not self._has_loss else 0
+            if self._has_loss:
+                self._in_a_row[rule] = 0
+            elif rule in self._found:
+                self._in_a_row[rule] += 1
+            elif not self._has_key or rule not in self._found_since_key:
+                self._in_a_row[rule] = 0
         self.rules_off |= {rule for rule in Rule if self._in_a_row[rule] >= GROUPS}
+        self._found_since_key |= self._found
         self._found.clear()
         self._has_loss = False
 
@@ -466,12 +480,14 @@ _Places = tuple[int, ...]
 
 @dataclass(slots=True)
 class _Usual:
-    """Where the slices of so many pictures in a row began; and of how many after them that lack some."""
+    """Where the slices of so many pictures in a row began; of how many after them that lack some; and how often that
+    was given up for other places. An encoder that cuts by bytes is believed less with each time."""
 
     places: _Places = ()
     pictures: int = 0
     odd: _Places = ()
     odd_pictures: int = 0
+    changes: int = 0
 
     def lacks(self, places: _Places, alike: int) -> bool:
         """Whether a picture lacks slices that all those before it had."""
@@ -479,11 +495,12 @@ class _Usual:
             self.pictures += 1
             self.odd_pictures = 0
             return False
-        if self.pictures >= alike and set(places) < set(self.places):
+        if self.pictures >= alike << self.changes and set(places) < set(self.places):
             self.odd_pictures = self.odd_pictures + 1 if places == self.odd else 1
             self.odd = places
             if self.odd_pictures < CHANGED:
                 return True
+        self.changes = min(self.changes + bool(self.places), CHANGES_MAX)
         self.places, self.pictures, self.odd_pictures = places, 1, 0
         return False
 

@@ -187,6 +187,13 @@ def test_slices_that_are_elsewhere_in_each_picture_prove_nothing() -> None:
     assert breaches([without(data, 1 + chance.randrange(3)) for data in pictures], "hevc") == []
 
 
+def test_an_encoder_whose_slices_were_elsewhere_is_believed_less() -> None:
+    """As one that cuts by bytes: a dark scene has ten pictures alike and then one that fits into fewer slices."""
+    pictures = [unit.data for unit in sliced("hevc", frames=20).units]
+    cut = [without(data, 1 + at % 2) for at, data in enumerate(pictures)]
+    assert breaches([*cut[:4], *pictures[:10], without(pictures[10], 2)], "hevc") == []
+
+
 # --- a rule stands down ---
 
 
@@ -257,6 +264,24 @@ def test_without_key_frames_a_group_lasts_two_seconds() -> None:
         assert not watch.rules_off
     assert not watch.breach(LOST, GROUPS * GROUP_S + 1.0, is_key=False, is_lossy=False)
     assert watch.rules_off == {Rule.FRAME_NUM}
+
+
+def test_a_long_group_in_which_one_picture_is_missing_counts_once() -> None:
+    """Four seconds: in the second half nothing more is found, since all waits for the key frame."""
+    watch = Watch(Told())
+    for number in range(GROUPS):
+        assert watched(watch, [[WHOLE, LOST, *[WHOLE] * 38]], number * 4.0) == [[False, True, *[False] * 38]]
+        assert bool(watch.rules_off) == (number == GROUPS - 1)
+    assert watched(watch, [[WHOLE, LOST]], GROUPS * 4.0) == [[False, False]]
+
+
+def test_pictures_that_are_shown_before_their_key_frame_are_of_its_group() -> None:
+    """An open group: the two after the key frame are shown before it."""
+    watch = Watch(Told())
+    for number in range(GROUPS + 1):
+        for data, shown_s in ((WHOLE, 0.2), (WHOLE, 0.0), (LOST, 0.1), (WHOLE, 0.3)):
+            watch.breach(data, number + shown_s, is_key=shown_s == 0.2, is_lossy=False)
+        assert bool(watch.rules_off) == (number == GROUPS)
 
 
 def test_what_is_missing_before_a_key_frame_costs_no_picture_and_does_not_count() -> None:
