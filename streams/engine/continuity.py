@@ -37,6 +37,7 @@ WIDER = 1.1
 # Of a slice's header: what tells its frame_num is in the first twenty bytes; all of it can be larger.
 _BEGIN_BYTES, _HEADER_BYTES = 24, 512
 _SETS_MAX = 64
+_UNITS_MAX = 700  # a picture has 600 slices at most (ITU-T H.265 table A.8)
 _START = b"\0\0\1"
 
 
@@ -190,9 +191,11 @@ class _Sets(Generic[_Set]):
 
 
 def _units(data: bytes) -> Iterator[int]:
-    """Where the NAL units of a picture in Annex B begin."""
+    """Where the first NAL units of a picture in Annex B begin; a hostile one has millions."""
     at = data.find(_START)
-    while 0 <= at < len(data) - 4:
+    for _ in range(_UNITS_MAX):
+        if not 0 <= at < len(data) - 4:
+            return
         yield at + 3
         at = data.find(_START, at + 3)
 

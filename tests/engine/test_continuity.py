@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.engine import continuity as continuing
 from streams.engine.continuity import CHANGED, GROUP_S, GROUPS, Rule, Watch, continuity
 from tests.camera.clip import split_nals
 
@@ -155,6 +156,22 @@ def test_what_is_cut_anywhere_raises_nothing(data: st.DataObject) -> None:
     numbers = continuity(data.draw(st.sampled_from(["h264", "hevc"])))
     for packet in film:
         numbers.breach(packet.data[: data.draw(st.integers(0, 200))], 0.0, is_key=packet.is_key)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_of_millions_of_units_a_few_hundred_are_looked_at(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture may have 16 MB, and while it is looked at nobody reads the camera."""
+    seen: list[int] = []
+    read = continuing._unit
+
+    def noted(data: bytes, at: int) -> bytes:
+        seen.append(at)
+        return read(data, at)
+
+    monkeypatch.setattr(continuing, "_unit", noted)
+    parameter_set = {"h264": b"\x67", "hevc": b"\x42"}[codec]
+    assert breaches([(b"\0\0\1" + parameter_set + b"\x01") * 5000], codec) == []
+    assert 64 < len(seen) < 1000
 
 
 # --- slices of H.265 ---
