@@ -209,6 +209,7 @@ def _unit(data: bytes, at: int) -> bytes:
 
 _SLICE, _IDR, _SPS, _PPS = 1, 5, 7, 8
 _P, _B, _I, _SP, _SI = range(5)
+_FIELDS = {"upper", "lower"}
 _RESET = 5  # memory_management_control_operation
 
 
@@ -245,7 +246,8 @@ class _Slice:
     frame_num: int
     is_idr: bool
     is_reference: bool
-    is_field: bool
+    field: str
+    """upper, lower; empty: a whole frame."""
     head: bytes
     sequence: _Sequence
     picture: _Picture
@@ -284,8 +286,8 @@ class _Rhythm:
 class H264Numbers:
     """frame_num: one more behind each reference picture, from 0 at an IDR picture, modulo a power of two.
 
-    Not where the parameter set allows gaps. Two fields have one number. A picture that clears all references
-    (memory_management_control_operation 5) has number 0 from then on.
+    Not where the parameter set allows gaps. Two fields have one number, and come one after the other. A picture that
+    clears all references (memory_management_control_operation 5) has number 0 from then on.
 
     Where a group ends with the number 0 the next one goes on with 1, whether its IDR picture is there or not. It is
     missing if it was due, as it was twice before, and a picture's time has passed where none came.
@@ -296,24 +298,30 @@ class H264Numbers:
         self._sequences = _Sets(_read_sequence)
         self._pictures = _Sets(_read_picture)
         self._reference: _Slice | None = None  # the last one
+        self._half: _Slice | None = None  # the same, if it is a field whose other one comes next
 
     def resume(self) -> None:
-        self._reference = None
+        self._reference = self._half = None
         self._rhythm = _Rhythm()
 
     def breach(self, data: bytes, stream_s: float, *, is_key: bool) -> Rule | None:
         before = self._reference
         try:
             current = self._first_slice(data)
+            fields = self._fields(data) if current.field else set()
         except ValueError:  # what cannot be read proves nothing
-            self._reference = None
+            self._reference = self._half = None
             return None
+        half, is_paired = self._half, _are_pair(self._half, current)
+        self._half = current if len(fields) == 1 and current.is_reference and not is_paired else None
         is_skipped = self._rhythm.skips(stream_s, is_begin=current.is_idr)
         if current.is_reference:
             self._reference = current
+        if half and not is_paired:
+            return Rule.FRAME_NUM
         if before is None or current.is_idr or current.sequence != before.sequence or current.sequence.allows_gaps:
             return None
-        if is_skipped and current.is_reference and current.frame_num == 1 and not current.is_field:
+        if is_skipped and current.is_reference and current.frame_num == 1 and not current.field:
             return Rule.FRAME_NUM
         return None if _follows(before, current) else Rule.FRAME_NUM
 
@@ -327,6 +335,11 @@ class H264Numbers:
                 (self._sequences if kind == _SPS else self._pictures).take(_unit(data, at))
         raise ValueError("no slice")
 
+    def _fields(self, data: bytes) -> set[str]:
+        """Of all slices: both may come as one picture. Raises ValueError."""
+        starts = (at for at in _units(data) if data[at] & 31 in (_SLICE, _IDR))
+        return {self._read(data[at : at + _BEGIN_BYTES]).field for at in starts}
+
     def _read(self, head: bytes) -> _Slice:
         bits = _Header(head[1:_BEGIN_BYTES])
         bits.skip(2)  # first_mb_in_slice, slice_type
@@ -335,7 +348,13 @@ class H264Numbers:
         bits.take(2 * sequence.has_colour_planes)
         frame_num = bits.take(sequence.frame_num_bits)
         is_field = not sequence.is_progressive and bits.take(1) == 1
-        return _Slice(frame_num, head[0] & 31 == _IDR, head[0] & 0x60 != 0, is_field, head, sequence, picture)
+        field = ("upper", "lower")[bits.take(1)] if is_field else ""
+        return _Slice(frame_num, head[0] & 31 == _IDR, head[0] & 0x60 != 0, field, head, sequence, picture)
+
+
+def _are_pair(first: _Slice | None, second: _Slice) -> bool:
+    """Fields of one frame."""
+    return first is not None and {first.field, second.field} == _FIELDS and first.frame_num == second.frame_num
 
 
 def _follows(before: _Slice, current: _Slice) -> bool:
@@ -343,10 +362,10 @@ def _follows(before: _Slice, current: _Slice) -> bool:
     step = (current.frame_num - before.frame_num) % (1 << current.sequence.frame_num_bits)
     if step == 1:
         return True
-    if step == 0 and (current.is_field or before.is_field or not current.is_reference):
+    if step == 0 and (current.field or before.field or not current.is_reference):
         return True
     try:
-        return current.frame_num <= 1 and (before.is_field or _clears(before))
+        return current.frame_num <= 1 and (before.field != "" or _clears(before))
     except ValueError:
         return True
 
@@ -365,7 +384,7 @@ def _clears(slice_: _Slice) -> bool:
         bits.take(1)
     if sequence.order_type == 0:
         bits.take(sequence.order_bits)
-    if (sequence.order_type == 0 or sequence.has_order_deltas) and not slice_.is_field:
+    if (sequence.order_type == 0 or sequence.has_order_deltas) and not slice_.field:
         bits.skip(picture.has_bottom_order)
     if sequence.has_order_deltas:
         bits.golomb()
