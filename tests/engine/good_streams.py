@@ -7,8 +7,11 @@ import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fractions import Fraction
+from multiprocessing import get_context
 
 import av
 import numpy as np
@@ -27,6 +30,7 @@ from .rtp_film import a_packet, a_reader, annex_b
 
 FPS = 10
 PICTURES = 14
+TRIES = 3
 WIDTH_PX = 64  # libx265 crashes below
 TICKS = 90_000 // FPS
 
@@ -172,13 +176,28 @@ def _pairs(kind: Kind, axes: Iterable[str]) -> set[tuple[str, object, str, objec
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """`shown`: places in the presentation, in order of decoding. `frames`: how many libav gives of all."""
+    """Pictures in order of decoding. `frames`: how many libav gives of all."""
 
     units: tuple[AccessUnit, ...]
     frames: int
 
 
 def stream_of(kind: Kind) -> Stream:
+    """By another process: libx265 ends one in some thousand times by a fault of its memory. Then it is made anew."""
+    for _ in range(TRIES - 1):
+        try:
+            return _encoders().submit(_encoded, kind).result()
+        except BrokenProcessPool:
+            _encoders.cache_clear()
+    return _encoders().submit(_encoded, kind).result()
+
+
+@functools.cache
+def _encoders() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context("spawn"))
+
+
+def _encoded(kind: Kind) -> Stream:
     encoder = av.CodecContext.create(_ENCODERS[kind.codec], "w")
     assert isinstance(encoder, VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = WIDTH_PX, kind.height + kind.crop, kind.pix_fmt
