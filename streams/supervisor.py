@@ -301,6 +301,9 @@ class Supervisor:
         last, recorder.status = recorder.status or Status(), status
         if replace(last, notices=()) != replace(status, notices=()):
             _log_status(recorder, status)
+        for notice in status.notices:
+            if notice.rule and notice not in last.notices:
+                _log(recorder, logging.WARNING, "rule stood down rule=%s", notice.rule)
 
     def _take_leave(self, recorder: _Recorder, final: Report, now_s: float) -> None:
         """A recorder ended by its own will: it was told to, it must not go on, or its camera hangs.

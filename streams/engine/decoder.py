@@ -10,6 +10,7 @@ from typing import Protocol, cast
 import av
 import av.error
 import numpy as np
+from av.codec.context import Flags
 from av.packet import Packet as AvPacket
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -17,9 +18,12 @@ from av.video.stream import VideoStream
 
 from . import errors, sizes
 
-# libav's H.264 and H.265 decoders give no frame before a key frame or a recovery point. These begin with any
-# picture, copy from grey and say nothing of it (measured).
-BEGINS_ANYWHERE = frozenset({"mpeg4", "h263", "mpeg2video"})
+# Pictures of H.265 that copy from one that is missing are left out by libav, without a word. With its flag
+# OUTPUT_CORRUPT they come, and say that they are corrupt (libavcodec 62.28, measured).
+TELLS_IF_ASKED = frozenset({"hevc"})
+# libav's H.264 decoder gives no frame before a key frame or a recovery point. These begin with any picture, copy from
+# grey and say nothing of it (measured); that of H.265 does so with the flag above.
+BEGINS_ANYWHERE = frozenset({"mpeg4", "hevc", "h263", "mpeg2video"})
 # For sizes that are told in a way that only libav reads: it refuses them before it makes room.
 MAX_PIXELS_OPTION = {"max_pixels": str(sizes.MAX_PIXELS)}
 
@@ -108,6 +112,8 @@ class LibavDecoder:
         self._context.thread_type = "NONE"
         self._context.thread_count = 1
         self._context.options = MAX_PIXELS_OPTION
+        if codec in TELLS_IF_ASKED:
+            self._context.flags |= Flags.output_corrupt
         self._codec = codec
         self._on_decoded = on_decoded
         self._awaits_key = codec in BEGINS_ANYWHERE

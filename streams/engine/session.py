@@ -3,17 +3,18 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 
 from . import deadlines, errors
 from .backoff import Backoff, longest_wait_s
 from .clock import Clock, Stop, Stopped, SystemClock
+from .continuity import Rule, Watch, continuity
 from .conversion import encode_frame
 from .copies import Copies
 from .dialogue import Caution
 from .errors import CaptureError, OutOfMemory, Retry, TransportRefused
 from .feed import Feed, Opener, Packet, open_feed
-from .integrity import are_whole
 from .leaderboard import Leaderboard
 from .notices import Notice
 from .quirks import Quirks
@@ -42,6 +43,7 @@ TIMELINE_GROWTH = 1 / 4
 # Samples whose lateness is remembered.
 REMEMBERED = 1000
 OTHER = {"tcp": "udp", "udp": "tcp"}
+RULE_NOTICES = {Rule.FRAME_NUM: Notice.FRAME_NUM_OFF, Rule.SLICES: Notice.SLICES_OFF}
 
 
 class Session:
@@ -77,6 +79,7 @@ class Session:
         self._number = seed.samples
         self._status = self._resumed(seed.status)
         self._counts = Counts()
+        self._has_begun = False
         self._samples = 0
         self._repeated = 0
         self._connections = 0
@@ -115,7 +118,7 @@ class Session:
         with self._lock:
             ranking = self._board.ranking()
             return Report(
-                status=self._status,
+                status=self._last_status() if is_final else self._status,
                 counters=self._counters(),
                 board=tuple((number, score) for number, score, _ in ranking),
                 fresh=tuple(picture for _, _, picture in ranking if picture),
@@ -198,15 +201,25 @@ class Session:
             self._timeline.note_connection(self._clock.now())
 
     def _sample(self, feed: Feed) -> None:
-        sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
+        sampler: Sampler | None = None
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
+            sampler = sampler or self._sampler_of(feed)  # only the first picture decides which codec it is
             self._learn_transport()
             self._expect_picture()
             if self._take(sampler, packet, feed.codec):
                 sampled_s = self._clock.monotonic()
             self._check(sampler, self._clock.monotonic() - sampled_s, feed.patience_s)
             self._expect(feed.patience_s + HANG_S, errors.Stalled())
+
+    def _sampler_of(self, feed: Feed) -> Sampler:
+        return Sampler(
+            self.settings.interval_s,
+            feed.open_decoder,
+            self._counts,
+            Watch(continuity(feed.codec)),
+            on_decoded=self._expect_picture,
+        )
 
     def _learn_transport(self) -> None:
         """Something came: this transport works."""
@@ -218,32 +231,29 @@ class Session:
         """Whether a sample came of the packet. No frame is held when this is over: one of 1080p is 3 MB."""
         has_sampled = False
         for sample in sampler.push(packet):
-            if self._keep(sample, codec):
-                has_sampled = True
-                self._note(sample, codec, sampler.lacks_key_frames)
-            else:
-                sampler.refuse()
+            has_sampled = True
+            self._keep(sample)
+            self._note(sample, codec, sampler)
         return has_sampled
 
     def _check(self, sampler: Sampler, waited_s: float, patience_s: float) -> None:
         """Raises Undecodable once packets come and no sample for too long, even for a camera of this patience."""
+        self._has_begun = sampler.has_begun
         longest_s = max(FRAME_S if sampler.has_begun else KEY_FRAME_S, patience_s)
         if waited_s <= self.settings.interval_s + longest_s:
             return
         if sampler.has_begun:
-            raise errors.Undecodable
+            raise errors.Undecodable(self._why_nothing())
         raise errors.Undecodable(f"The camera has sent no key frame for {KEY_FRAME_S:.0f} s.")
 
-    def _keep(self, sample: Sample, codec: str) -> bool:
-        """Score it; False if it would enter the leaderboard and is damaged."""
+    def _keep(self, sample: Sample) -> None:
+        """Score it, and make a picture of it if it enters the leaderboard."""
         frame = sample.frame
         score, print_of_it = brightness(frame), fingerprint(frame)
         is_copy = self._copies.note(score, print_of_it)
         number = self._number + 1
         picture = None
         if not is_copy and self._board.accepts(score):
-            if not are_whole(codec, sample.sources):
-                return False
             jpeg = encode_frame(frame, picture_bytes(self.settings.count))
             picture = Picture(number, score, sample.arrived_at, frame.width, frame.height, jpeg)
         with self._lock:
@@ -256,16 +266,16 @@ class Session:
             if picture and self._board.offer(number, score, picture):
                 self._copies.enter(number, score, print_of_it)
                 self._copies.keep(number for number, _, _ in self._board.ranking())
-        return True
 
-    def _note(self, sample: Sample, codec: str, lacks_key_frames: bool) -> None:
+    def _note(self, sample: Sample, codec: str, sampler: Sampler) -> None:
         if self._healthy_since_s is None:
             self._healthy_since_s = self._clock.monotonic()
         notices = {
             Notice.FROZEN: self._copies.is_frozen,
-            Notice.NO_KEY_FRAMES: lacks_key_frames,
+            Notice.NO_KEY_FRAMES: sampler.lacks_key_frames,
             Notice.OTHER_TRANSPORT: self._transport != self.settings.transport,
             Notice.HEAVY: self.is_heavy,
+            **{RULE_NOTICES[rule]: rule in sampler.watch.rules_off for rule in Rule},
         }
         status = Status(
             State.CAPTURING,
@@ -279,6 +289,22 @@ class Session:
     def _has_sampled(self) -> bool:
         """Whether the capture has ever had a sample, by this recorder or by one before it."""
         return self._number > 0
+
+    def _last_status(self) -> Status:
+        """With the reason, where pictures came and no sample has come of them."""
+        status = self._status
+        if self._number or status.error_code or not self._counts.received:
+            return status
+        return replace(status, error_code=errors.Undecodable.code, error_text=self._why_nothing())
+
+    def _why_nothing(self) -> str:
+        """Why the pictures that came are of no use. One sentence, or two."""
+        if rejected := self._counts.rejected:
+            reason = "something of it or before it was lost or damaged"
+            return f"Pictures came, but none could be used: {rejected} rejected, each since {reason}."
+        if not self._has_begun:
+            return "Pictures came, but no key frame yet, and nothing can be decoded before one."
+        return errors.Undecodable.words
 
     def _pause(self, error: CaptureError) -> None:
         self._clock.wait(self.stop, self._put_off(error))

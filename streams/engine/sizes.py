@@ -13,7 +13,7 @@ from dataclasses import dataclass
 MAX_PIXELS = 36_000_000
 
 # ITU-T H.264 section 7.3.2.1.1: the profiles whose parameter sets name a chroma format.
-_WITH_CHROMA_FORMAT = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
+WITH_CHROMA_FORMAT = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _SET_BYTES = 512  # what of a parameter set is looked at: the size stands in its first hundred
 _H264_SPS = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
 _H265_SPS = re.compile(rb"\x00\x00\x01[\x42\x43]")
@@ -75,7 +75,7 @@ def skip_to_h264_size(bits: Bits) -> None:
     profile = bits.take(8)
     bits.take(16)  # constraints, level
     bits.golomb()  # id
-    if profile in _WITH_CHROMA_FORMAT:
+    if profile in WITH_CHROMA_FORMAT:
         if bits.golomb() == 3:
             bits.take(1)
         bits.skip(2)  # bit depths
@@ -102,18 +102,23 @@ def _h264_size(unit: bytes) -> Size:
     return width, height * (1 if bits.take(1) else 2)
 
 
-def _h265_size(unit: bytes) -> Size:
-    """ITU-T H.265 section 7.3.2.2.1."""
-    bits = bits_of(unit, at=2)
+def skip_to_h265_size(bits: Bits) -> int:
+    """From behind the header of a sequence parameter set to its width (ITU-T H.265 section 7.3.2.2.1); its id."""
     bits.take(4)
     layers = bits.take(3)
     bits.take(1 + 96)  # general profile, tier and level
     present = [(bits.take(1), bits.take(1)) for _ in range(8 if layers else 0)][:layers]
     for has_profile, has_level in present:
         bits.take(88 * has_profile + 8 * has_level)
-    bits.golomb()  # id
+    id_ = bits.golomb()
     if bits.golomb() == 3:
         bits.take(1)
+    return id_
+
+
+def _h265_size(unit: bytes) -> Size:
+    bits = bits_of(unit, at=2)
+    skip_to_h265_size(bits)
     return bits.golomb(), bits.golomb()
 
 

@@ -128,7 +128,7 @@ def attempted(decoder: LibavDecoder, pictures: list[bytes]) -> list[VideoFrame]:
 @pytest.mark.parametrize("film", [*FILMS, Film(codec="mpeg4", b_frames=1)], ids=str)
 @pytest.mark.parametrize("begin", [1, 3, 7])
 def test_nothing_is_shown_before_the_first_key_frame(film: Film, begin: int) -> None:
-    """H.264 and H.265: libav's doing. MPEG-4: it would give frames made of grey, without a word."""
+    """H.264: libav's doing. MPEG-4 and H.265: it would give frames made of grey, MPEG-4 without a word."""
     first, *others = [packet.data for packet in filmed(film)[begin:]]
     frames = attempted(LibavDecoder(film.codec), [headers(film) + first, *others])
     assert frames

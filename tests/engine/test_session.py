@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -13,7 +13,8 @@ import pytest
 from streams.engine import errors
 from streams.engine.address import Address
 from streams.engine.backoff import Backoff
-from streams.engine.clock import Stop
+from streams.engine.clock import Stop, Stopped
+from streams.engine.continuity import GROUPS
 from streams.engine.errors import CaptureError
 from streams.engine.feed import Feed, Opener, Packet
 from streams.engine.notices import Notice
@@ -28,12 +29,14 @@ from streams.engine.session import (
 )
 from streams.engine.sheet import decode_jpeg
 from streams.engine.timeline import Timeline
-from tests.camera.clip import Scene
+from tests.camera.clip import Scene, split_nals
 from tests.camera.mark import read_mark
 from tests.camera.viewer import wait_until
 
 from .builders import an_address, settings
-from .clip_feed import PATIENCE_S, WALL_S, ClipFeed, later, packets_of
+from .clip_feed import PATIENCE_S, WALL_S, ClipFeed, Film, joined, later, packets_of
+from .numbered import renumbered
+from .rtp_film import annex_b
 
 PLAN = (40, 200, 90, 120, 60, 180)
 SCENE = Scene(320, 240, PLAN, fps=5, gop_s=1.0)
@@ -270,13 +273,80 @@ def test_a_connection_without_a_sample_is_not_healthy_however_long_it_was() -> N
     """No key frame comes: the minute counts from the first sample."""
     clock = FakeClock()
 
-    def headless() -> Feed:
+    def act() -> Feed:
         feed = ClipFeed(SCENE)
-        feed.shown = (replace(packet, is_key=False) for packet in paced(SCENE, clock, 4.0))
+        feed.shown = headless(paced(SCENE, clock, 4.0))
         return feed
 
-    play(errors.Unreachable(), headless, headless, clock=clock)
+    play(errors.Unreachable(), act, act, clock=clock)
     assert clock.waits[:3] == [1, 2, 4]
+
+
+def headless(packets: Iterable[Packet]) -> Iterator[Packet]:
+    return (replace(packet, is_key=False) for packet in packets)
+
+
+def broken(packets: Iterable[Packet]) -> Iterator[Packet]:
+    return (replace(packet, is_whole=False) for packet in packets)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(headless, "no key frame yet"), (broken, "30 rejected, each since something of it or before it was lost")],
+)
+def test_the_last_words_say_why_no_sample_came_of_the_pictures(
+    change: Callable[[Iterable[Packet]], Iterator[Packet]], words: str
+) -> None:
+    def act() -> Feed:
+        feed = ClipFeed(SCENE)
+        feed.shown = stopping(change(packets_of(SCENE)))
+        return feed
+
+    def stopping(packets: Iterable[Packet]) -> Iterator[Packet]:
+        yield from packets
+        raise Stopped
+
+    stage = Stage([act])
+    stage.session = Session(settings(), opener=stage.open, clock=stage.clock)
+    stage.session.run()
+    assert stage.session.report().status.error_code == ""
+    status = stage.session.report(is_final=True).status
+    assert status.error_code == "undecodable"
+    assert words in status.error_text
+
+
+def test_the_last_words_of_a_capture_with_samples_name_no_reason() -> None:
+    """Some pictures were rejected on the way."""
+    scene = replace(SCENE, plan=(40, 60, 80, 100))
+    packets = packets_of(scene)
+    packets[1] = replace(packets[1], is_whole=False)
+
+    def act() -> Feed:
+        feed = ClipFeed(scene)
+        feed.shown = packets
+        return feed
+
+    report = play(act).session.report(is_final=True)
+    assert report.counters.rejected > 0
+    assert report.status.error_code == "unreachable"  # which ended it
+
+
+def test_a_camera_that_leaves_out_numbers_is_captured_and_said_to_do_so() -> None:
+    """From the sixth group on each picture is a sample."""
+    film = Film(frames=80, key_every=8)
+    packets = [replace(packet, data=annex_b(*renumbered(split_nals(packet.data), 2))) for packet in joined([film])]
+
+    def act() -> Feed:
+        feed = ClipFeed(SCENE)
+        feed.shown = packets
+        return feed
+
+    stage = play(act, interval_s=0.1)
+    report = stage.session.report()
+    assert report.counters.samples == GROUPS + 80 - 8 * GROUPS
+    assert report.counters.rejected == 7 * GROUPS
+    notices = [report.status.notices for report in stage.reports if report.status.state is State.CAPTURING]
+    assert notices == [(), (Notice.FRAME_NUM_OFF,)]
 
 
 def test_the_leaderboard_is_kept_over_reconnects() -> None:

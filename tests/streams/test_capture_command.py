@@ -1,6 +1,7 @@
 """`manage.py capture`: one camera to one picture, with no service."""
 
 import io
+import itertools
 import json
 import math
 import os
@@ -35,9 +36,10 @@ from streams.engine.solo import Solo
 from streams.exits import Exit
 from streams.management.commands import capture as command
 from streams.progress import Silence
-from tests.camera.clip import Scene
+from tests.camera.clip import Scene, encode
 from tests.camera.server import ScriptedCamera
 from tests.camera.tls import TLSFront
+from tests.engine import hostile
 from tests.streams.processes import ROOT
 from tests.streams.waiting import until
 
@@ -128,6 +130,37 @@ def test_a_certificate_is_verified_unless_told_not_to(camera: ScriptedCamera, tm
             captured = json.loads(process.communicate(timeout=LIMIT_S)[0])
     assert (refused["code"], refused["error"]["code"]) == ("no_frame", "certificate_refused")
     assert (captured["code"], captured["error"]) == ("complete", None)
+
+
+def test_pictures_that_were_all_rejected_are_named_as_the_reason(tmp_path: Path) -> None:
+    """A packet is missing in each of them."""
+    clip = encode(Scene(320, 240, (90, 120), fps=10, gop_s=0.2, noise=6.0))
+    packets = len(framed_packets(hostile.sent(clip.units[:1], clip)))
+
+    def feed() -> Iterator[bytes]:
+        for number in itertools.count():
+            sent = framed_packets(hostile.sent(clip.units[:1], clip, number * 9000, number * packets))
+            yield b"".join(sent[:-2] + sent[-1:])
+            time.sleep(0.02)
+
+    with (
+        hostile.camera(clip, feed) as camera,
+        capturing(camera.url, "--json", "--duration", "1", "--output", str(tmp_path / "grid.jpg")) as process,
+    ):
+        result = json.loads(process.communicate(timeout=LIMIT_S)[0])
+    assert (result["code"], result["samples"], result["error"]["code"]) == ("no_frame", 0, "undecodable")
+    assert result["rejected"] > 10
+    assert f"{result['rejected']} rejected" in result["message"]
+
+
+def framed_packets(data: bytes) -> list[bytes]:
+    """RFC 2326 section 10.12: "$", the channel, the size."""
+    packets = []
+    while data:
+        size = 4 + int.from_bytes(data[2:4])
+        packets.append(data[:size])
+        data = data[size:]
+    return packets
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,6 +1,7 @@
 """Ticks with a real host row, real recorder processes and a real camera; the job cluster is a stand-in."""
 
 import errno
+import itertools
 import logging
 import os
 import select
@@ -9,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,15 @@ from streams.engine.notices import Notice
 from streams.engine.report import Report
 from streams.models import Capture, Frame, Host, Stream
 from streams.supervisor import Supervisor
-from tests.camera.clip import Scene
+from tests.camera.clip import Scene, encode, split_nals
+from tests.camera.rtp import Packet as RTPPacket
+from tests.camera.rtp import payloads
 from tests.camera.server import ScriptedCamera
 from tests.camera.tls import TLSFront
-from tests.engine import lying_recorder
+from tests.engine import hostile, lying_recorder
+from tests.engine.numbered import renumbered
+from tests.engine.odd_camera import framed
+from tests.engine.rtp_film import annex_b
 from tests.streams.builders import (
     API,
     SECRET,
@@ -846,6 +853,54 @@ def test_what_is_sampled_while_nothing_can_be_written_is_kept_told_and_saved_lat
     said = [record.getMessage() for record in caplog.records if " checkpoint " in record.getMessage()]
     assert ["failed" in said[0], "worked again" in said[1], len(said)] == [True, True, 2]
     assert client.get(page, headers={"accept": API}).json()["notices"] == {}
+
+
+def test_a_camera_that_numbers_its_pictures_in_its_own_way_is_captured_and_the_log_names_the_rule(
+    north: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten pictures to a group, each with the number after the next: a gap in each group."""
+    caplog.set_level(logging.INFO, "streams")
+    clip = encode(Scene(320, 240, (40, 200, 90, 120), fps=25, gop_s=0.4))
+    odd = [replace(unit, data=annex_b(*renumbered(split_nals(unit.data), 2))) for unit in clip.units]
+    packets = sum(len(payloads("h264", unit)) for unit in odd)
+
+    def feed() -> Iterator[bytes]:
+        for number in itertools.count():
+            yield hostile.sent(odd, clip, number * len(odd) * 3600, number * packets)
+            time.sleep(0.1)  # 40 times as fast as it was filmed
+
+    with hostile.camera(clip, feed) as camera:
+        capture = make_capture(camera.url, interval_s=INTERVAL_S)
+        run(north, lambda: "frame_num_off" in stream().notices and Capture.objects.get(pk=capture.pk).samples > 20)
+    said = [record.getMessage() for record in caplog.records if "stood down" in record.getMessage()]
+    assert said == [f"stream={stream().name} capture={capture.pk} rule stood down rule=frame_num"]
+
+
+def test_a_stop_after_pictures_that_were_all_rejected_names_the_reason(
+    north: Supervisor, client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last packet but one is missing of each."""
+    settings.ALLOWED_HOSTS = ["*"]
+    monkeypatch.setattr("streams.outcomes.STOP_WAIT_S", 0.01)
+    clip = encode(Scene(320, 240, (90, 120), fps=10, gop_s=0.2, noise=6.0))
+    parts = payloads("h264", clip.units[0])
+
+    def feed() -> Iterator[bytes]:
+        for number in itertools.count():
+            for at, part in enumerate(parts):
+                if at != len(parts) - 2:
+                    packet = RTPPacket(number * len(parts) + at, number * 9000, at == len(parts) - 1, part)
+                    yield framed(0, packet.pack(96, 0x5EED))
+            time.sleep(0.02)
+
+    with hostile.camera(clip, feed) as camera:
+        capture = make_capture(camera.url, interval_s=INTERVAL_S)
+        run(north, lambda: Capture.objects.get(pk=capture.pk).rejected > 3)
+        assert stop(client, "live").status_code == 202
+        run(north, lambda: Capture.objects.get(pk=capture.pk).is_finished)
+    said = client.get(f"/captures/{capture.pk}/", headers={"accept": API}).json()
+    assert (said["code"], said["samples"], said["error"]["code"]) == ("not_enough_frames", 0, "undecodable")
+    assert "rejected" in said["error"]["message"]
 
 
 def test_a_stop_while_nothing_can_be_written_answers_later_and_loses_nothing(
