@@ -1,0 +1,283 @@
+"""One behaviour of a camera, met by libav and by the engine, each with a camera of its own: what does each of them see?
+
+Nothing is judged by the clock: a decoded picture says by its content which one of the film it is, and the camera
+notes which pictures it sent whole.
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from streams.engine.address import parse
+from streams.engine.report import Report
+from streams.engine.session import Session
+from streams.engine.sheet import decode_jpeg
+from tests.camera.clip import Scene
+from tests.camera.faults import NO_FAULT, Fault
+from tests.camera.script import Sent
+from tests.camera.server import ScriptedCamera
+
+from .builders import settings
+from .look import Look, look
+
+SCENE = Scene(320, 240, tuple(60.0 + 3 * second for second in range(40)), fps=10, noise=4.0)
+INTERVAL_S = 0.5
+PLAYED_S = 20.0
+"""For so long libav plays; it is killed then."""
+LIMIT_S = 60.0
+"""The engine may be so much later than libav: it waits for a silent transport, and learns from a first connection."""
+LEAST_SHARE = 0.9
+"""Of the due times that libav covers."""
+TRANSPORTS = ("tcp", "udp")
+ALL = 1000  # places on the leaderboard: each sample stays
+_STILL = 3  # pictures in a row that look the same
+_ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """A camera that a user may own. `credentials` are a user name and a password, and then it asks for them."""
+
+    fault: Fault = NO_FAULT
+    scene: Scene = SCENE
+    credentials: tuple[str, str] | None = None
+    scheme: str = "digest"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Numbers of pictures since PLAY, and how often a picture was seen that looks like the one before."""
+
+    numbers: frozenset[int] = frozenset()
+    stills: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers or self.stills)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What libav saw, and the engine of the same camera; `error` is the code that the engine reported last."""
+
+    behaviour: str
+    transport: str
+    libav: Seen
+    engine: Seen
+    error: str
+    step: int
+    """Pictures between two due times."""
+
+    @property
+    def share(self) -> float:
+        """Of the due times that libav covers: how many the engine covers. The engine chooses when the first one is."""
+        stills = self.libav.stills // self.step
+        shares = [1.0]
+        for phase in range(self.step):
+            due = {(number - phase) // self.step for number in self.libav.numbers}
+            met = due & {(number - phase) // self.step for number in self.engine.numbers}
+            count = len(due) + stills
+            shares.append((len(met) + min(self.engine.stills, stills)) / count if count else 1.0)
+        return max(shares[1:])
+
+    @property
+    def is_later(self) -> bool:
+        """Whether the engine has a sample of libav's last picture or of a later one, or none was due after it."""
+        last = max(self.libav.numbers, default=-1)
+        return last < 0 or max(self.engine.numbers, default=-self.step) > last - self.step
+
+    @property
+    def holds(self) -> bool:
+        return not self.libav or (self.is_later and self.share >= LEAST_SHARE)
+
+    def __str__(self) -> str:
+        last = max(self.libav.numbers, default=None), max(self.engine.numbers, default=None)
+        return (
+            f"{self.behaviour} by {self.transport}: libav saw {len(self.libav.numbers)} pictures, the last {last[0]};"
+            f" the engine has {len(self.engine.numbers)} samples, the last {last[1]},"
+            f" of {self.share:.0%} of the due times; stills {self.libav.stills} and {self.engine.stills};"
+            f" its last error is {self.error or 'none'}"
+        )
+
+
+def differences(name: str, behaviour: Behaviour) -> list[Difference]:
+    """By each transport. Where libav plays nothing by one, the engine must still do what libav does by the other."""
+    with playing(behaviour, "tcp") as tcp, playing(behaviour, "udp") as udp:
+        libav = {"tcp": tcp, "udp": udp}
+        with sampling(behaviour, "tcp") as by_tcp, sampling(behaviour, "udp") as by_udp:
+            engines = {"tcp": by_tcp, "udp": by_udp}
+            deadline_s = time.monotonic() + PLAYED_S
+            _wait_until(lambda: all(player.has_ended for player in libav.values()), deadline_s)
+            for player in libav.values():
+                player.kill()
+            seen = {transport: player.seen() for transport, player in libav.items()}
+
+            def found() -> list[Difference]:
+                return [
+                    Difference(name, transport, wanted, engine.seen(), engine.error, _step(behaviour.scene))
+                    for transport, engine in engines.items()
+                    for wanted in [seen[transport] or seen["udp" if transport == "tcp" else "tcp"]]
+                ]
+
+            _wait_until(lambda: all(one.holds for one in found()), time.monotonic() + LIMIT_S)
+            return found()
+
+
+class LibavPlayer:
+    """A process that plays the camera's stream; `seen` can be asked for at any time."""
+
+    def __init__(self, camera: ScriptedCamera, url: str, transport: str) -> None:
+        self._camera = camera
+        self._lines: list[str] = []
+        command = [sys.executable, "-m", "tests.engine.libav_player", url, transport, str(camera.clip.scene.fps)]
+        self._process = subprocess.Popen(
+            command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._thread.join()
+
+    def seen(self) -> Seen:
+        """Of the pictures that were sent whole, as all were since their key frame."""
+        sent = self._camera.sent
+        stills = _stills(sent)
+        looks = [(int(width), int(index)) for width, _, index in (line.partition(" ") for line in self._lines) if index]
+        numbers = _numbers(sent)
+        clean = _clean(sent)
+        moving = frozenset(numbers[seen] for seen in looks if seen in numbers and seen not in stills)
+        return Seen(moving & clean, sum(seen in stills for seen in looks))
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        with self._process.stdout as lines:
+            self._lines.extend(line.strip() for line in lines)
+
+
+@dataclass
+class EngineSampler:
+    """A session in a thread of its own."""
+
+    camera: ScriptedCamera
+    session: Session
+    _looks: dict[int, Look | None] = field(default_factory=dict)
+    _errors: list[str] = field(default_factory=list)
+
+    @property
+    def error(self) -> str:
+        return self._errors[-1] if self._errors else ""
+
+    def note(self) -> None:
+        code = self.session.report().status.error_code
+        if code:
+            self._errors.append(code)
+
+    def seen(self) -> Seen:
+        report = self.session.report()
+        sent = self.camera.sent
+        numbers = _numbers(sent)
+        looks = [seen for seen in self._looks_of(report) if seen in numbers]
+        stills = _stills(sent)
+        moving = frozenset(numbers[seen] for seen in looks if seen not in stills)
+        still = sum(seen in stills for seen in looks) + report.counters.repeated
+        return Seen(moving, still if stills else 0)
+
+    def _looks_of(self, report: Report) -> Iterator[Look]:
+        for picture in report.fresh:
+            if picture.number not in self._looks:
+                grey = np.asarray(cv2.cvtColor(decode_jpeg(picture.jpeg), cv2.COLOR_BGR2GRAY), np.uint8)
+                self._looks[picture.number] = look(grey, self.camera.clip.scene)
+            if seen := self._looks[picture.number]:
+                yield seen
+
+
+@contextmanager
+def filming(behaviour: Behaviour) -> Iterator[tuple[ScriptedCamera, str]]:
+    """A camera that does it, and its address with credentials."""
+    username, password = behaviour.credentials or (None, None)
+    auth = "basic" if behaviour.scheme == "basic" else "digest"
+    with ScriptedCamera(
+        behaviour.scene, fault=behaviour.fault, username=username, password=password, auth=auth
+    ) as camera:
+        yield camera, camera.url_with_credentials if behaviour.credentials else camera.url
+
+
+@contextmanager
+def playing(behaviour: Behaviour, transport: str) -> Iterator[LibavPlayer]:
+    with filming(behaviour) as (camera, url):
+        player = LibavPlayer(camera, url, transport)
+        try:
+            yield player
+        finally:
+            player.kill()
+
+
+@contextmanager
+def sampling(behaviour: Behaviour, transport: str) -> Iterator[EngineSampler]:
+    """Raises AssertionError where the session does not end when it is told to."""
+    with filming(behaviour) as (camera, url):
+        wanted = settings(parse(url), interval_s=INTERVAL_S, count=ALL, transport=transport)
+        session = Session(replace(wanted, verify_certificate=False), on_change=lambda: sampler.note())
+        sampler = EngineSampler(camera, session)
+        thread = threading.Thread(target=session.run, name="session", daemon=True)
+        thread.start()
+        try:
+            yield sampler
+        finally:
+            session.stop.set()
+            thread.join(LIMIT_S)
+            assert not thread.is_alive(), "the session does not stop"
+
+
+def _step(scene: Scene) -> int:
+    return max(1, round(INTERVAL_S * scene.fps))
+
+
+def _look_of(sent: Sent) -> Look:
+    return sent.width_px, sent.index
+
+
+def _numbers(sent: list[Sent]) -> Mapping[Look, int]:
+    """Of a picture that was sent several times, the first number."""
+    numbers: dict[Look, int] = {}
+    for one in sent:
+        numbers.setdefault(_look_of(one), one.number)
+    return numbers
+
+
+def _stills(sent: list[Sent]) -> frozenset[Look]:
+    """Looks of a film in which nothing moves: on one connection such a picture comes again and again."""
+    counts = Counter((one.connection, _look_of(one)) for one in sent)
+    return frozenset(seen for (_, seen), count in counts.items() if count > _STILL)
+
+
+def _clean(sent: list[Sent]) -> frozenset[int]:
+    """Pictures that were sent whole on the first connection, as all were from their key frame on."""
+    clean, is_whole = set(), False
+    for one in sent:
+        if one.connection == 1:
+            is_whole = one.is_whole and (is_whole or one.is_key)
+            if is_whole:
+                clean.add(one.number)
+    return frozenset(clean)
+
+
+def _wait_until(holds: Callable[[], bool], deadline_s: float) -> None:
+    """Returns at the deadline at the latest: what is there then is judged."""
+    while not holds() and time.monotonic() < deadline_s:
+        time.sleep(0.1)
