@@ -210,7 +210,8 @@ class Conversation:
         fault = self._script.act.fault
         tasks = [self._watch_session()]
         has_enough = len(self._outlets) == len(fault.media) or not fault.needs_all_tracks
-        if self._player and has_enough:
+        is_tcp = any(isinstance(outlet, Interleaved) for outlet in self._outlets.values())
+        if self._player and has_enough and fault.silent_transport != ("tcp" if is_tcp else "udp"):
             tasks.append(self._run(self._player))
         if "audio" in self._outlets and fault.has_sound:
             tasks.append(play_silence(self._outlets["audio"], self._number))

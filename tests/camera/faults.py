@@ -79,6 +79,7 @@ class Fault:
     refused_method: str = ""
     refusal_status: int | None = None  # None: the amount; a status of 0 is no answer at all
     refused_transport: Literal["tcp", "udp", ""] = ""
+    silent_transport: Literal["tcp", "udp", ""] = ""  # is agreed to, and nothing comes
     location: str = ""  # of a redirect
     refuses: Callable[[Exchange], int | None] = _none_refused  # the status; None: not by this; 0: no answer at all
     edit_answer: Callable[[Exchange, bytes], bytes | None] = _same_answer  # None: it is not sent

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 _REASONS = {
     453: "Not Enough Bandwidth",
     454: "Session Not Found",
+    451: "Parameter Not Understood",
+    457: "Invalid Range",
+    551: "Option Not Supported",
     455: "Method Not Valid in This State",
     459: "Aggregate Operation Not Allowed",
     461: "Unsupported Transport",

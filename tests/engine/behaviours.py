@@ -1,10 +1,65 @@
-"""What cameras do, as a table: all faults of the scripted camera, and what people's cameras were reported to do."""
+"""What cameras do, as a table: all faults and oddities of the scripted camera, with the film that each needs."""
 
-from tests.camera.faults import FAULTS
+from dataclasses import replace
 
-from .differential import Behaviour
+from tests.camera.auth import Scheme
+from tests.camera.faults import FAULTS, NO_FAULT, Fault, parse_fault
+from tests.camera.oddities import ODDITIES
+
+from .differential import SCENE, Behaviour
+
+HEVC, JPEG, MPEG4 = (replace(SCENE, codec=codec) for codec in ("hevc", "mjpeg", "mpeg4"))
+# A key frame has 13 to 19 packets: of these some are whole.
+_SPARSE = {name: parse_fault(f"{name}:197") for name in ("lost_packets", "damaged")}
+# Faults that show with another film than H.264's.
+_FILMS = {
+    "hevc_by_name": HEVC,
+    "annexb_fragments": HEVC,
+    "jpeg_offsets": JPEG,
+    "rtpmap_of_other_type": JPEG,
+    "static_type_sent": JPEG,
+}
+_GUARDED = ("basic_or_digest", "comma_after_scheme", "bare_realm")
+
+
+def _behaviour(name: str, fault: Fault) -> Behaviour:
+    credentials = _SECRET if name in _GUARDED else None
+    scheme: Scheme = "basic" if name == "basic_or_digest" else "digest"
+    return Behaviour(_SPARSE.get(name, fault), _FILMS.get(name, SCENE), credentials, scheme)
+
+
+# What is filmed, by a camera that plays as it should.
+FILMS = {
+    "plays": SCENE,
+    "hevc": HEVC,
+    "jpeg": JPEG,
+    "mpeg4": MPEG4,
+    "b_frames": replace(SCENE, b_frames=2),
+    "long_gop": replace(SCENE, gop_s=12.0),
+    "short_gop": replace(SCENE, gop_s=0.1),
+    "full_range": replace(SCENE, is_full_range=True),
+    "height_180": replace(SCENE, height=180),
+    "height_450": replace(SCENE, width=800, height=450, noise=1.0),
+    "hevc_height_180": replace(HEVC, height=180),
+    "jpeg_height_180": replace(JPEG, height=180),
+    "mpeg4_height_180": replace(MPEG4, height=180),
+    "two_pictures_a_second": replace(SCENE, fps=2, b_frames=2, gop_s=4.0),
+    "one_picture_a_second": replace(SCENE, fps=1, gop_s=4.0),
+}
+
+_SECRET = ("user", "word")
 
 BEHAVIOURS: dict[str, Behaviour] = {
-    "plays": Behaviour(),
-    **{name: Behaviour(fault) for name, fault in FAULTS.items()},
+    **{name: Behaviour(NO_FAULT, scene) for name, scene in FILMS.items()},
+    **{name: _behaviour(name, fault) for name, fault in (FAULTS | ODDITIES).items()},
+    "asks_for_digest": Behaviour(credentials=_SECRET),
+    "asks_for_basic": Behaviour(credentials=_SECRET, scheme="basic"),
+    "forgets_digest": Behaviour(credentials=_SECRET, forgets_digest=True),
+    "redirects_elsewhere": Behaviour(redirects_to="127.0.0.2"),
 }
+
+EXCEPTIONS: dict[str, str] = {
+    "forgets_digest": "Whoever stands in between could ask for the password in the clear.",
+    "redirects_elsewhere": "A camera must not choose which hosts this service connects to.",
+}
+"""What libav plays and this service refuses, with the reason."""

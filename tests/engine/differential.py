@@ -1,4 +1,4 @@
-"""One behaviour of a camera, met by libav and by the engine, each with a camera of its own: what does each of them see?
+"""One behaviour of a camera, met by libav and by the engine, each with a camera of its own: what each of them sees.
 
 Nothing is judged by the clock: a decoded picture says by its content which one of the film it is, and the camera
 notes which pictures it sent whole.
@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -21,6 +21,7 @@ from streams.engine.address import parse
 from streams.engine.report import Report
 from streams.engine.session import Session
 from streams.engine.sheet import decode_jpeg
+from tests.camera.auth import Scheme
 from tests.camera.clip import Scene
 from tests.camera.faults import NO_FAULT, Fault
 from tests.camera.script import Sent
@@ -34,12 +35,10 @@ INTERVAL_S = 0.5
 PLAYED_S = 20.0
 """For so long libav plays; it is killed then."""
 LIMIT_S = 60.0
-"""The engine may be so much later than libav: it waits for a silent transport, and learns from a first connection."""
 LEAST_SHARE = 0.9
 """Of the due times that libav covers."""
 TRANSPORTS = ("tcp", "udp")
 ALL = 1000  # places on the leaderboard: each sample stays
-_STILL = 3  # pictures in a row that look the same
 _ROOT = Path(__file__).parents[2]
 
 
@@ -50,15 +49,24 @@ class Behaviour:
     fault: Fault = NO_FAULT
     scene: Scene = SCENE
     credentials: tuple[str, str] | None = None
-    scheme: str = "digest"
+    scheme: Scheme = "digest"
+    forgets_digest: bool = False
+    """It asks by Digest until it has hung up for the first time, and by Basic from then on. libav comes later."""
+    redirects_to: str = ""
+    """The IP address of another camera, which plays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Numbers of pictures since PLAY, and how often a picture was seen that looks like the one before."""
+    """Numbers of pictures since PLAY, and how often a picture was seen that looks like the one before.
+
+    `due` is how many due times these cover: by pictures, timestamps or arrivals, whichever is least. Timestamps may
+    stand still or run at their own pace, and pictures may come faster than they say.
+    """
 
     numbers: frozenset[int] = frozenset()
     stills: int = 0
+    due: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.numbers or self.stills)
@@ -78,15 +86,12 @@ class Difference:
 
     @property
     def share(self) -> float:
-        """Of the due times that libav covers: how many the engine covers. The engine chooses when the first one is."""
-        stills = self.libav.stills // self.step
-        shares = [1.0]
-        for phase in range(self.step):
-            due = {(number - phase) // self.step for number in self.libav.numbers}
-            met = due & {(number - phase) // self.step for number in self.engine.numbers}
-            count = len(due) + stills
-            shares.append((len(met) + min(self.engine.stills, stills)) / count if count else 1.0)
-        return max(shares[1:])
+        """How many of the due times that libav covers the engine covers, too. It chooses when the first one is."""
+        met = max(len(self._slots(self.libav, phase) & self._slots(self.engine, phase)) for phase in range(self.step))
+        return min(1.0, (met + self.engine.stills) / self.libav.due) if self.libav.due else 1.0
+
+    def _slots(self, seen: Seen, phase: int) -> set[int]:
+        return {(number - phase) // self.step for number in seen.numbers}
 
     @property
     def is_later(self) -> bool:
@@ -108,8 +113,11 @@ class Difference:
         )
 
 
-def differences(name: str, behaviour: Behaviour) -> list[Difference]:
-    """By each transport. Where libav plays nothing by one, the engine must still do what libav does by the other."""
+def differences(name: str, behaviour: Behaviour, limit_s: float = LIMIT_S) -> list[Difference]:
+    """By each transport. Where libav plays nothing by one, the engine must still do what libav does by the other.
+
+    The engine has `limit_s` more than libav. It waits for a silent transport, and learns from a first connection.
+    """
     with playing(behaviour, "tcp") as tcp, playing(behaviour, "udp") as udp:
         libav = {"tcp": tcp, "udp": udp}
         with sampling(behaviour, "tcp") as by_tcp, sampling(behaviour, "udp") as by_udp:
@@ -127,8 +135,25 @@ def differences(name: str, behaviour: Behaviour) -> list[Difference]:
                     for wanted in [seen[transport] or seen["udp" if transport == "tcp" else "tcp"]]
                 ]
 
-            _wait_until(lambda: all(one.holds for one in found()), time.monotonic() + LIMIT_S)
+            _wait_until(lambda: all(one.holds for one in found()), time.monotonic() + limit_s)
             return found()
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture that libav decoded; `shown_s` is its timestamp, `decoded_s` the clock's, both from any moment."""
+
+    look: Look
+    shown_s: float
+    decoded_s: float
+
+    @classmethod
+    def of(cls, line: str) -> "Decoded | None":
+        """None: the picture could not be told."""
+        words = line.split()
+        if len(words) != 4:
+            return None
+        return cls((int(words[2]), int(words[3])), float(words[0]), float(words[1]))
 
 
 class LibavPlayer:
@@ -156,12 +181,17 @@ class LibavPlayer:
     def seen(self) -> Seen:
         """Of the pictures that were sent whole, as all were since their key frame."""
         sent = self._camera.sent
-        stills = _stills(sent)
-        looks = [(int(width), int(index)) for width, _, index in (line.partition(" ") for line in self._lines) if index]
-        numbers = _numbers(sent)
-        clean = _clean(sent)
-        moving = frozenset(numbers[seen] for seen in looks if seen in numbers and seen not in stills)
-        return Seen(moving & clean, sum(seen in stills for seen in looks))
+        stills, numbers, clean = _stills(sent), _numbers(sent), _clean(sent)
+        decoded = [Decoded.of(line) for line in self._lines]
+        found = [one for one in decoded if one and numbers.get(one.look) in clean]
+        moving = frozenset(numbers[one.look] for one in found if one.look not in stills)
+        still = sum(one.look in stills for one in found)
+        due = min(
+            len({number // _step(self._camera.clip.scene) for number in moving}) + still,
+            len({round(one.shown_s // INTERVAL_S) for one in found}),
+            len({round(one.decoded_s // INTERVAL_S) for one in found}),
+        )
+        return Seen(moving, still, due)
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -208,18 +238,25 @@ class EngineSampler:
 
 @contextmanager
 def filming(behaviour: Behaviour) -> Iterator[tuple[ScriptedCamera, str]]:
-    """A camera that does it, and its address with credentials."""
+    """The camera that plays, and the address to ask, with credentials."""
     username, password = behaviour.credentials or (None, None)
-    auth = "basic" if behaviour.scheme == "basic" else "digest"
     with ScriptedCamera(
-        behaviour.scene, fault=behaviour.fault, username=username, password=password, auth=auth
+        behaviour.scene, fault=behaviour.fault, username=username, password=password, auth=behaviour.scheme
     ) as camera:
-        yield camera, camera.url_with_credentials if behaviour.credentials else camera.url
+        url = camera.url_with_credentials if behaviour.credentials else camera.url
+        if not behaviour.redirects_to:
+            yield camera, url
+            return
+        with ScriptedCamera(behaviour.scene, host=behaviour.redirects_to) as other:
+            camera.fault = f"redirect:{other.url}"
+            yield other, url
 
 
 @contextmanager
 def playing(behaviour: Behaviour, transport: str) -> Iterator[LibavPlayer]:
     with filming(behaviour) as (camera, url):
+        if behaviour.forgets_digest and behaviour.credentials:
+            camera.ask_for(*behaviour.credentials, auth="basic")
         player = LibavPlayer(camera, url, transport)
         try:
             yield player
@@ -237,6 +274,10 @@ def sampling(behaviour: Behaviour, transport: str) -> Iterator[EngineSampler]:
         thread = threading.Thread(target=session.run, name="session", daemon=True)
         thread.start()
         try:
+            if behaviour.forgets_digest and behaviour.credentials:
+                _wait_until(lambda: bool(camera.sent), time.monotonic() + LIMIT_S)
+                camera.ask_for(*behaviour.credentials, auth="basic")
+                camera.hang_up()
             yield sampler
         finally:
             session.stop.set()
@@ -261,9 +302,12 @@ def _numbers(sent: list[Sent]) -> Mapping[Look, int]:
 
 
 def _stills(sent: list[Sent]) -> frozenset[Look]:
-    """Looks of a film in which nothing moves: on one connection such a picture comes again and again."""
-    counts = Counter((one.connection, _look_of(one)) for one in sent)
-    return frozenset(seen for (_, seen), count in counts.items() if count > _STILL)
+    """Looks of a film in which nothing moves: two pictures in a row are the same."""
+    return frozenset(
+        _look_of(after)
+        for before, after in pairwise(sent)
+        if (before.connection, _look_of(before)) == (after.connection, _look_of(after))
+    )
 
 
 def _clean(sent: list[Sent]) -> frozenset[int]:

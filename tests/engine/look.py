@@ -1,4 +1,4 @@
-"""Which picture of a film is it? Read from the picture alone: the mark tells its second, the block its place there."""
+"""Which picture of a film it is, read from the picture alone: a mark tells its second, a block its place there."""
 
 import numpy as np
 
