@@ -246,7 +246,7 @@ class Conversation:
 
 
 async def read_request(line: Line, note_report: Callable[[int], None]) -> Request | None:
-    """Skips the client's interleaved packets, and notes their channels. None: no RTSP. Raises OSError."""
+    """Skips the client's answers and interleaved packets, whose channels it notes. None: no RTSP. Raises OSError."""
     while True:
         first = await line.read(1)
         if first == b"$":
@@ -254,14 +254,16 @@ async def read_request(line: Line, note_report: Callable[[int], None]) -> Reques
             await line.read(int.from_bytes(head[1:]))
             note_report(head[0])
         elif first not in (b"\r", b"\n"):
-            return await _read_rest(line, first)
+            request = await _read_rest(line, first)
+            if request is None or not request.method.startswith("RTSP/"):
+                return request
 
 
 async def _read_rest(line: Line, first: bytes) -> Request | None:
     text = (first + await line.read_until(b"\r\n\r\n")).decode(errors="surrogateescape")
     start, *fields = text.rstrip().split("\r\n")
-    words = start.split(" ")
-    if len(words) != 3 or not words[2].startswith("RTSP/"):
+    words = start.split(" ", 2)
+    if len(words) != 3 or not (words[0].startswith("RTSP/") or words[2].startswith("RTSP/")):
         return None
     pairs = (one.partition(":") for one in fields)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}

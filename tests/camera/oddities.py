@@ -361,7 +361,7 @@ ODDITIES: dict[str, Fault] = {
     "tcp_silent": Fault("agrees to TCP and sends nothing", (29,), silent_transport="tcp"),
     "udp_silent": Fault("agrees to UDP and sends nothing", (29,), silent_transport="udp"),
     "udp_other_host": Fault("sends datagrams from another address, and says so", (52,), udp_host="127.0.0.2"),
-    "udp_outlives": Fault("closes the RTSP connection after 3 s, and goes on by UDP", (53,), closes_rtsp_after_s=3.0),
+    "udp_outlives": Fault("closes the RTSP connection after 3 s, and goes on by UDP", (53,), closes_rtsp_after_s=3.25),
     "other_channels": Fault("answers with other channels than those asked for", channel_offset=4),
     "transport_untold": Fault(
         "answers SETUP without naming the transport's parameters",

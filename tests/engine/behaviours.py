@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from tests.camera.auth import Scheme
-from tests.camera.faults import FAULTS, NO_FAULT, Fault, parse_fault
+from tests.camera.faults import FAULTS, NO_FAULT, Fault
 from tests.camera.oddities import ODDITIES
 
 from .differential import SCENE, Behaviour
 
 HEVC, JPEG, MPEG4 = (replace(SCENE, codec=codec) for codec in ("hevc", "mjpeg", "mpeg4"))
-# A key frame has 13 to 19 packets: of these some are whole.
-_SPARSE = {name: parse_fault(f"{name}:197") for name in ("lost_packets", "damaged")}
+# A key frame has 13 to 19 packets: of these some are whole. In 20 s the film is over once at most.
+_AMOUNTS = {"lost_packets": 197, "damaged": 197, "rush": 1.9}
 # Faults that show with another film than H.264's.
 _FILMS = {
     "hevc_by_name": HEVC,
@@ -25,7 +25,9 @@ _GUARDED = ("basic_or_digest", "comma_after_scheme", "bare_realm")
 def _behaviour(name: str, fault: Fault) -> Behaviour:
     credentials = _SECRET if name in _GUARDED else None
     scheme: Scheme = "basic" if name == "basic_or_digest" else "digest"
-    return Behaviour(_SPARSE.get(name, fault), _FILMS.get(name, SCENE), credentials, scheme)
+    if name in _AMOUNTS:
+        fault = replace(fault, amount=_AMOUNTS[name])
+    return Behaviour(fault, _FILMS.get(name, SCENE), credentials, scheme)
 
 
 # What is filmed, by a camera that plays as it should.

@@ -95,9 +95,9 @@ class Difference:
 
     @property
     def is_later(self) -> bool:
-        """Whether the engine has a sample of libav's last picture or of a later one, or none was due after it."""
+        """Whether the engine has a sample of libav's last picture or of a later one, or the next was due after it."""
         last = max(self.libav.numbers, default=-1)
-        return last < 0 or max(self.engine.numbers, default=-self.step) > last - self.step
+        return last < 0 or max(self.engine.numbers, default=-self.step - 1) >= last - self.step
 
     @property
     def holds(self) -> bool:
