@@ -159,6 +159,8 @@ class Conversation:
     def _set_up(self, request: Request, track: str) -> Answer:
         fault = self._script.act.fault
         tracks: dict[str, Media] = {f"track{number}": kind for number, kind in enumerate(fault.media)}
+        if fault.has_no_control and len(tracks) == 1:
+            track = "track0"
         kind = tracks.get(track)
         if kind is None:
             return Answer(404 if track else 459)

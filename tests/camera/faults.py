@@ -91,6 +91,7 @@ class Fault:
     has_sound: bool = False  # an announced audio track is also sent
     edit_sdp: Callable[[str], str] = _same_sdp
     has_rtp_info: bool = True
+    has_no_control: bool = False  # the only track has the address of the whole
     next_scene: Callable[[Scene], Scene] | None = None  # from the key frame at or after second {amount}
     edit_moments: Callable[[Moments, float], Moments] = _all
     edit_packet: Callable[[Packet, float], Packet | None] = _same_packet

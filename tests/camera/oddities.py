@@ -9,10 +9,12 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from tests.camera.clip import TICKS_PER_S, Scene, split_nals
+from tests.camera.clip import TICKS_PER_S, split_nals
 from tests.camera.faults import Fault, Moments
 from tests.camera.message import Exchange, HangUp
 from tests.camera.rtp import Packet
+
+_PICTURE_TICKS = TICKS_PER_S // 10  # of a film with 10 pictures a second
 
 Answers = Callable[[Exchange, bytes], bytes | None]
 
@@ -188,13 +190,13 @@ def _sequences(step: int) -> Callable[[list[Packet]], Iterable[Packet]]:
 
 def _counts_pictures(packets: list[Packet]) -> Iterable[Packet]:
     """All packets of a picture have the sequence number that its first would have."""
-    return [replace(packet, sequence=packets[0].timestamp // (TICKS_PER_S // 10)) for packet in packets]
+    return [replace(packet, sequence=packets[0].timestamp // _PICTURE_TICKS) for packet in packets]
 
 
 def _restarted(packets: list[Packet]) -> Iterable[Packet]:
-    """Sequence numbers and the SSRC begin anew from time to time: every 256 packets."""
+    """Sequence numbers and the SSRC begin anew from time to time: every 1024 packets."""
     return [
-        replace(packet, sequence=packet.sequence % 256, ssrc=0x5EED0000 + packet.sequence // 256)
+        replace(packet, sequence=packet.sequence % 1024, ssrc=0x5EED0000 + packet.sequence // 1024)
         for packet in packets
     ]
 
@@ -225,10 +227,10 @@ def _swapped(packets: list[Packet]) -> Iterable[Packet]:
 
 def _with_empty(packets: list[Packet]) -> Iterable[Packet]:
     """A packet without payload stands before each picture; it has a number of its own."""
-    first = packets[0]
-    yield replace(first, sequence=2 * first.sequence - 1, is_last=False, payload=b"")
+    pictures = packets[0].timestamp // _PICTURE_TICKS
+    yield replace(packets[0], sequence=packets[0].sequence + pictures - 1, is_last=False, payload=b"")
     for packet in packets:
-        yield replace(packet, sequence=first.sequence + packet.sequence)
+        yield replace(packet, sequence=packet.sequence + pictures)
 
 
 def _with_other_type(packets: list[Packet]) -> Iterable[Packet]:
@@ -335,11 +337,6 @@ def _slower(moments: Moments, amount: float) -> Moments:
         yield replace(moment, at_s=first.at_s + since_s * amount, ticks=ticks)
 
 
-def _reduced(scene: Scene) -> Scene:
-    """A picture a second."""
-    return replace(scene, fps=1)
-
-
 _BAD_BYE = b"\x9f\xcb\x00\x01\x00\x00\x00\x07"  # names 31 sources, and holds one that is not the camera's
 _APP = b"\x80\xcc\x00\x03\x00\x00\x00\x07NOTE\x00\x00\x00\x00"  # RFC 3550 section 6.7
 
@@ -350,8 +347,8 @@ ODDITIES: dict[str, Fault] = {
     "setup_7s": Fault("answers SETUP after 7 s", (28,), late_s={"SETUP": 7.0}),
     "play_9s": Fault("answers PLAY after 9 s", (28,), late_s={"PLAY": 9.0}),
     "first_packet_12s": Fault("sends its first packet after 12 s", (32,), 12.0, edit_moments=_later),
-    "picture_in_6s": Fault("sends a picture in 6 s", (59,), 6.0, next_scene=_reduced, edit_moments=_slower),
-    "picture_in_12s": Fault("sends a picture in 12 s", (59,), 12.0, next_scene=_reduced, edit_moments=_slower),
+    "picture_in_6s": Fault("sends a picture in 6 s", (59,), 6.0, edit_moments=_slower),
+    "picture_in_12s": Fault("sends a picture in 12 s", (59,), 12.0, edit_moments=_slower),
     # transports
     "tcp_400": Fault("answers 400 to a SETUP that asks for TCP", (29,), refuses=_refuses_tcp(400)),
     "tcp_500": Fault("answers 500 to a SETUP that asks for TCP", (29,), refuses=_refuses_tcp(500)),
@@ -361,7 +358,9 @@ ODDITIES: dict[str, Fault] = {
     "tcp_silent": Fault("agrees to TCP and sends nothing", (29,), silent_transport="tcp"),
     "udp_silent": Fault("agrees to UDP and sends nothing", (29,), silent_transport="udp"),
     "udp_other_host": Fault("sends datagrams from another address, and says so", (52,), udp_host="127.0.0.2"),
-    "udp_outlives": Fault("closes the RTSP connection after 3 s, and goes on by UDP", (53,), closes_rtsp_after_s=3.25),
+    "udp_outlives": Fault(
+        "closes the RTSP connection after 3 s, and goes on by UDP", (53,), closes_rtsp_after_s=3.25
+    ),
     "other_channels": Fault("answers with other channels than those asked for", channel_offset=4),
     "transport_untold": Fault(
         "answers SETUP without naming the transport's parameters",
@@ -497,7 +496,9 @@ ODDITIES: dict[str, Fault] = {
         edit_sdp=_sdp("(AVP |rtpmap:)26", r"\g<1>96"),
     ),
     "minimal": Fault("describes as little as can be", edit_sdp=_without_fields),
-    "control_missing": Fault("has no control of the track", edit_sdp=_sdp("^a=control:track.*$", "a=x")),
+    "control_missing": Fault(
+        "has no control of the track", has_no_control=True, edit_sdp=_sdp("^a=control:track.*$", "a=x")
+    ),
     "control_absolute": Fault("has an absolute control", edit_answer=_absolute_control("{authority}")),
     "control_other_host": Fault("has a control with a host that is none", edit_answer=_absolute_control("0.0.0.0")),
     "two_types": Fault("has two payload types in its line", edit_sdp=_sdp("RTP/AVP 96", "RTP/AVP 96 97")),

@@ -6,9 +6,10 @@ from tests.camera.auth import Scheme
 from tests.camera.faults import FAULTS, NO_FAULT, Fault
 from tests.camera.oddities import ODDITIES
 
-from .differential import SCENE, Behaviour
+from .differential import SCENE, TRANSPORTS, Behaviour
 
 HEVC, JPEG, MPEG4 = (replace(SCENE, codec=codec) for codec in ("hevc", "mjpeg", "mpeg4"))
+SLOW = replace(SCENE, fps=1, gop_s=4.0)
 # A key frame has 13 to 19 packets: of these some are whole. In 20 s the film is over once at most.
 _AMOUNTS = {"lost_packets": 197, "damaged": 197, "rush": 1.9}
 # Faults that show with another film than H.264's.
@@ -18,7 +19,11 @@ _FILMS = {
     "jpeg_offsets": JPEG,
     "rtpmap_of_other_type": JPEG,
     "static_type_sent": JPEG,
+    "picture_in_6s": SLOW,
+    "picture_in_12s": SLOW,
 }
+# TCP keeps the order of what is sent.
+_TRANSPORTS = {"swapped": ("udp",)}
 _GUARDED = ("basic_or_digest", "comma_after_scheme", "bare_realm")
 
 
@@ -27,7 +32,8 @@ def _behaviour(name: str, fault: Fault) -> Behaviour:
     scheme: Scheme = "basic" if name == "basic_or_digest" else "digest"
     if name in _AMOUNTS:
         fault = replace(fault, amount=_AMOUNTS[name])
-    return Behaviour(fault, _FILMS.get(name, SCENE), credentials, scheme)
+    transports = _TRANSPORTS.get(name, TRANSPORTS)
+    return Behaviour(fault, _FILMS.get(name, SCENE), credentials, scheme, transports=transports)
 
 
 # What is filmed, by a camera that plays as it should.
@@ -46,7 +52,7 @@ FILMS = {
     "jpeg_height_180": replace(JPEG, height=180),
     "mpeg4_height_180": replace(MPEG4, height=180),
     "two_pictures_a_second": replace(SCENE, fps=2, b_frames=2, gop_s=4.0),
-    "one_picture_a_second": replace(SCENE, fps=1, gop_s=4.0),
+    "one_picture_a_second": SLOW,
 }
 
 _SECRET = ("user", "word")

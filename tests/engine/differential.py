@@ -52,6 +52,8 @@ class Behaviour:
     scheme: Scheme = "digest"
     forgets_digest: bool = False
     """It asks by Digest until it has hung up for the first time, and by Basic from then on. libav comes later."""
+    transports: tuple[str, ...] = TRANSPORTS
+    """For the others it is none that any camera has."""
     redirects_to: str = ""
     """The IP address of another camera, which plays."""
 
@@ -114,7 +116,7 @@ class Difference:
 
 
 def differences(name: str, behaviour: Behaviour, limit_s: float = LIMIT_S) -> list[Difference]:
-    """By each transport. Where libav plays nothing by one, the engine must still do what libav does by the other.
+    """By each transport. Where libav plays nothing by TCP, the engine must still do what libav does by UDP.
 
     The engine has `limit_s` more than libav. It waits for a silent transport, and learns from a first connection.
     """
@@ -129,10 +131,13 @@ def differences(name: str, behaviour: Behaviour, limit_s: float = LIMIT_S) -> li
             seen = {transport: player.seen() for transport, player in libav.items()}
 
             def found() -> list[Difference]:
+                wanted = {"tcp": seen["tcp"] or seen["udp"], "udp": seen["udp"]}
                 return [
-                    Difference(name, transport, wanted, engine.seen(), engine.error, _step(behaviour.scene))
+                    Difference(
+                        name, transport, wanted[transport], engine.seen(), engine.error, _step(behaviour.scene)
+                    )
                     for transport, engine in engines.items()
-                    for wanted in [seen[transport] or seen["udp" if transport == "tcp" else "tcp"]]
+                    if transport in behaviour.transports
                 ]
 
             _wait_until(lambda: all(one.holds for one in found()), time.monotonic() + limit_s)
