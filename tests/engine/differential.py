@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -53,7 +53,9 @@ class Behaviour:
     forgets_digest: bool = False
     """It asks by Digest until it has hung up for the first time, and by Basic from then on. libav comes later."""
     transports: tuple[str, ...] = TRANSPORTS
-    """For the others it is none that any camera has."""
+    """It is nothing that a camera does by another one."""
+    reaches: int = -1
+    """The engine has a sample of the picture with this number or of a later one, though libav may play nothing."""
     redirects_to: str = ""
     """The IP address of another camera, which plays."""
 
@@ -76,7 +78,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What libav saw, and the engine of the same camera; `error` is the code that the engine reported last."""
+    """What libav saw, and the engine of the same camera; `error` is the code that the engine reported last.
+
+    `step` is the number of pictures between two due times. For `reaches` see Behaviour.
+    """
 
     behaviour: str
     transport: str
@@ -84,7 +89,11 @@ class Difference:
     engine: Seen
     error: str
     step: int
-    """Pictures between two due times."""
+    reaches: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.behaviour} by {self.transport}"
 
     @property
     def share(self) -> float:
@@ -103,23 +112,28 @@ class Difference:
 
     @property
     def holds(self) -> bool:
+        if max(self.engine.numbers, default=-1) < self.reaches:
+            return False
         return not self.libav or (self.is_later and self.share >= LEAST_SHARE)
 
     def __str__(self) -> str:
         last = max(self.libav.numbers, default=None), max(self.engine.numbers, default=None)
         return (
-            f"{self.behaviour} by {self.transport}: libav saw {len(self.libav.numbers)} pictures, the last {last[0]};"
+            f"{self.id}: libav saw {len(self.libav.numbers)} pictures, the last {last[0]};"
             f" the engine has {len(self.engine.numbers)} samples, the last {last[1]},"
             f" of {self.share:.0%} of the due times; stills {self.libav.stills} and {self.engine.stills};"
             f" its last error is {self.error or 'none'}"
+            + (f"; it has to reach {self.reaches}" if self.reaches >= 0 else "")
         )
 
 
-def differences(name: str, behaviour: Behaviour, limit_s: float = LIMIT_S) -> list[Difference]:
+def differences(name: str, behaviour: Behaviour, exceptions: Container[str] = ()) -> list[Difference]:
     """By each transport. Where libav plays nothing by TCP, the engine must still do what libav does by UDP.
 
-    The engine has `limit_s` more than libav. It waits for a silent transport, and learns from a first connection.
+    The engine has LIMIT_S more than libav. It waits for a silent transport, and learns from a first connection. For
+    `exceptions`, behaviours or ids of differences, it is not waited so long.
     """
+    step = _step(behaviour.scene)
     with playing(behaviour, "tcp") as tcp, playing(behaviour, "udp") as udp:
         libav = {"tcp": tcp, "udp": udp}
         with sampling(behaviour, "tcp") as by_tcp, sampling(behaviour, "udp") as by_udp:
@@ -134,13 +148,16 @@ def differences(name: str, behaviour: Behaviour, limit_s: float = LIMIT_S) -> li
                 wanted = {"tcp": seen["tcp"] or seen["udp"], "udp": seen["udp"]}
                 return [
                     Difference(
-                        name, transport, wanted[transport], engine.seen(), engine.error, _step(behaviour.scene)
+                        name, transport, wanted[transport], engine.seen(), engine.error, step, behaviour.reaches
                     )
                     for transport, engine in engines.items()
                     if transport in behaviour.transports
                 ]
 
-            _wait_until(lambda: all(one.holds for one in found()), time.monotonic() + limit_s)
+            def is_done() -> bool:
+                return all(one.holds for one in found() if name not in exceptions and one.id not in exceptions)
+
+            _wait_until(is_done, time.monotonic() + LIMIT_S)
             return found()
 
 
@@ -316,13 +333,15 @@ def _stills(sent: list[Sent]) -> frozenset[Look]:
 
 
 def _clean(sent: list[Sent]) -> frozenset[int]:
-    """Pictures that were sent whole on the first connection, as all were from their key frame on."""
-    clean, is_whole = set(), False
+    """Pictures that were sent whole, as all were on that connection from their key frame on."""
+    clean, whole = set(), set()
     for one in sent:
-        if one.connection == 1:
-            is_whole = one.is_whole and (is_whole or one.is_key)
-            if is_whole:
-                clean.add(one.number)
+        if not one.is_whole:
+            whole.discard(one.connection)
+        elif one.is_key:
+            whole.add(one.connection)
+        if one.connection in whole:
+            clean.add(one.number)
     return frozenset(clean)
 
 
