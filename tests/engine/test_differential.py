@@ -5,14 +5,14 @@ compared, behaviours.py has the table.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import pytest
 
 from .behaviours import BEHAVIOURS, EXCEPTIONS
-from .differential import Difference, differences
+from .differential import Difference, Seen, differences
 
 AT_ONCE = 6  # twelve processes of libav, each of which decodes ten small pictures a second
 SAMPLE_EVERY = 16  # so that the sample has each kind, and is done in less than a minute
@@ -37,6 +37,41 @@ def test_what_libav_plays_is_captured(names: Sequence[str]) -> None:
 
 def test_each_exception_is_a_behaviour() -> None:
     assert set(BEHAVIOURS) >= EXCEPTED
+
+
+# --- what is a difference: the engine has a sample of each fifth picture, libav all of 200 ---
+
+SEEN = Seen(frozenset(range(200)), due=40)
+
+
+def a_difference(numbers: Iterable[int], *, libav: Seen = SEEN, stills: int = 0, reaches: int = -1) -> Difference:
+    return Difference("plays", "tcp", libav, Seen(frozenset(numbers), stills), "", 5, reaches)
+
+
+def test_each_due_time_may_be_met_at_any_picture_of_its_own() -> None:
+    assert a_difference(range(3, 200, 5)).holds
+    assert a_difference(range(3, 200, 5)).share == 1
+
+
+def test_one_due_time_in_ten_may_be_missed() -> None:
+    assert a_difference([number for number in range(0, 200, 5) if number % 50]).holds
+    assert not a_difference([number for number in range(0, 200, 5) if number % 45]).holds
+
+
+def test_a_sample_has_to_be_as_late_as_the_last_picture() -> None:
+    assert a_difference(range(0, 196, 5)).holds
+    assert not a_difference(range(0, 191, 5)).is_later
+
+
+def test_what_libav_does_not_play_is_no_difference() -> None:
+    assert a_difference([], libav=Seen()).holds
+    assert not a_difference([49], libav=Seen(), reaches=50).holds
+    assert a_difference([50], libav=Seen(), reaches=50).holds
+
+
+def test_stills_are_counted() -> None:
+    assert a_difference([0], libav=Seen(frozenset([0]), stills=199, due=40), stills=39).holds
+    assert not a_difference([0], libav=Seen(frozenset([0]), stills=199, due=40), stills=30).holds
 
 
 def _exception(difference: Difference) -> str:
