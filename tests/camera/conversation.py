@@ -173,8 +173,8 @@ class Conversation:
     def _connect(self, kind: Media, offer: str) -> str | None:
         """The transport that is agreed on, as the header puts it."""
         refused = self._script.act.fault.refused_transport
-        channels = re.search(r"RTP/AVP/TCP\b.*interleaved=(\d+)", offer)
-        ports = re.search(r"RTP/AVP(?:/UDP)?;.*client_port=(\d+)-(\d+)", offer)
+        channels = re.search(r"RTP/S?AVP/TCP\b.*interleaved=(\d+)", offer)
+        ports = re.search(r"RTP/S?AVP(?:/UDP)?;.*client_port=(\d+)-(\d+)", offer)
         if channels and refused != "tcp":
             channel = int(channels[1]) + self._script.act.fault.channel_offset
             self._outlets[kind] = Interleaved(self._line, channel)

@@ -98,6 +98,7 @@ class Fault:
     edit_picture: Callable[[list[Packet]], Iterable[Packet]] = _same_picture  # all packets of one, undamaged
     edit_wire: Callable[[bytes], bytes] = _same_bytes  # an RTP packet with its header
     rtcp: bytes = b""  # sent before each picture
+    has_one_channel: bool = False  # RTCP comes where RTP does (RFC 5761)
     needs_all_tracks: bool = False  # sends nothing until all are set up
     needs_report_within_s: float = 0.0  # sends nothing more after so long without a receiver report
     channel_offset: int = 0  # between the interleaved channels that were asked for and those that are used

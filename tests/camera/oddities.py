@@ -13,6 +13,7 @@ from tests.camera.clip import TICKS_PER_S, split_nals
 from tests.camera.faults import Fault, Moments
 from tests.camera.message import Exchange, HangUp
 from tests.camera.rtp import Packet
+from tests.camera.srtp import KEY_LINE, protected
 
 _PICTURE_TICKS = TICKS_PER_S // 10  # of a film with 10 pictures a second
 
@@ -177,6 +178,10 @@ def _without_fields(sdp: str) -> str:
     )
 
 
+def _encrypted(sdp: str) -> str:
+    return sdp.replace("RTP/AVP 96", f"RTP/SAVP 96\r\n{KEY_LINE}")
+
+
 # --- packets ---
 
 
@@ -276,6 +281,45 @@ def _offsets_with_headers(packets: list[Packet]) -> Iterable[Packet]:
     return made
 
 
+def _nals_of(packets: list[Packet]) -> list[bytes]:
+    """The H.264 NAL units of a picture's packets (FU-A: RFC 6184 section 5.8)."""
+    nals: list[bytes] = []
+    for payload in (packet.payload for packet in packets):
+        if payload[0] & 31 != 28:
+            nals.append(payload)
+        elif payload[1] & 0x80:
+            nals.append(bytes([payload[0] & 0xE0 | payload[1] & 31]) + payload[2:])
+        else:
+            nals[-1] += payload[2:]
+    return nals
+
+
+def _cut(packets: list[Packet], nal: bytes) -> Iterable[Packet]:
+    """One NAL unit in as many fragments as there are packets."""
+    if len(packets) == 1:
+        return [replace(packets[0], payload=nal)]
+    size = -(-(len(nal) - 1) // len(packets))
+    parts = [nal[1 + at : 1 + at + size] for at in range(0, size * len(packets), size)]
+    marks = [0x80, *[0] * (len(packets) - 2), 0x40]
+    heads = [bytes([nal[0] & 0xE0 | 28, mark | nal[0] & 31]) for mark in marks]
+    return [replace(packet, payload=head + part) for packet, head, part in zip(packets, heads, parts, strict=True)]
+
+
+def _merged(packets: list[Packet]) -> Iterable[Packet]:
+    """All NAL units of a picture are sent as if they were one, with the start codes between them."""
+    return _cut(packets, b"\0\0\0\1".join(_nals_of(packets)))
+
+
+def _with_start_codes(packets: list[Packet]) -> Iterable[Packet]:
+    """The encoder's start code is taken for a part of the NAL unit: each picture is sent as it was encoded."""
+    return _cut(packets, b"".join(b"\0\0\0\1" + nal for nal in _nals_of(packets)))
+
+
+def _with_zeros(packets: list[Packet]) -> Iterable[Packet]:
+    """H.264 annex B's trailing zeros are sent as a part of the last NAL unit."""
+    return [*packets[:-1], replace(packets[-1], payload=packets[-1].payload + bytes(3))]
+
+
 def _padded(packet: bytes) -> bytes:
     """RFC 3550 section 5.1: the last byte counts the padding."""
     return bytes([packet[0] | 0x20]) + packet[1:] + b"\0\0\0\4"
@@ -316,6 +360,18 @@ def _delimited(data: bytes) -> bytes:
     """An access unit delimiter and an unregistered SEI before each picture."""
     sei = b"\x06\x05\x14" + bytes(range(1, 17)) + b"note\x80"
     return _annexb([b"\x09\xf0", sei, *split_nals(data)])
+
+
+def _filled(data: bytes) -> bytes:
+    """Filler data, as encoders with a constant rate send them."""
+    return data + b"\0\0\0\1\x0c" + b"\xff" * 64 + b"\x80"
+
+
+def _prefixed(data: bytes) -> bytes:
+    """A prefix NAL unit before each slice, as of scalable video (H.264 annex G)."""
+    return _annexb(
+        part for nal in split_nals(data) for part in ((b"\x6e\x40\x00\x07", nal) if nal[0] & 31 < 6 else (nal,))
+    )
 
 
 def _without_sets(data: bytes) -> bytes:
@@ -369,6 +425,30 @@ ODDITIES: dict[str, Fault] = {
     "transport_odd": Fault(
         "writes the transport in capitals and with blanks",
         edit_answer=_replaced("SETUP", r"^Transport: RTP/AVP(/TCP)?;unicast;", r"Transport: RTP/AVP\1; UNICAST; "),
+    ),
+    "ssrc_wrong": Fault(
+        "tells an SSRC that is not its own",
+        (36,),
+        edit_answer=_replaced("SETUP", r"^(Transport: [^\r]*)", r'\1;ssrc=1234ABCD;mode="PLAY"'),
+    ),
+    "server_port_untold": Fault(
+        "does not tell where its datagrams come from",
+        (52,),
+        edit_answer=_replaced("SETUP", r";server_port=[\d-]+", ""),
+    ),
+    "udp_other_port": Fault(
+        "sends datagrams from other ports than it says",
+        (52,),
+        edit_answer=_replaced("SETUP", r"server_port=[\d-]+", "server_port=9998-9999"),
+    ),
+    "session_untold": Fault("names no session", edit_answer=_everywhere(r"^Session: [^\r]*\r\n", "")),
+    "rtp_info_empty": Fault(
+        "has an RTP-Info that says nothing",
+        edit_answer=_replaced("PLAY", r"^RTP-Info: [^\r]*", "RTP-Info: url=;seq=;rtptime=now"),
+    ),
+    "rtp_info_wrong": Fault(
+        "has an RTP-Info of another time",
+        edit_answer=_replaced("PLAY", r"seq=\d+;rtptime=\d+", "seq=1;rtptime=5"),
     ),
     # keep-alive
     "get_parameter_454": Fault(
@@ -432,6 +512,9 @@ ODDITIES: dict[str, Fault] = {
         "names two schemes without parameters", (48,), edit_answer=_challenge(r"^", "Basic Digest, ")
     ),
     "comma_after_scheme": Fault("has a comma after the scheme", (48,), edit_answer=_challenge(r"^(\w+) ", r"\1, ")),
+    "schemes_alone": Fault(
+        "asks by naming schemes, and nothing else", (48,), edit_answer=_challenge("^.*$", "Basic Digest")
+    ),
     "bare_realm": Fault(
         "has a realm without quotes, with blanks", (48,), edit_answer=_challenge(r'realm="([^"]*)"', r"realm=\1")
     ),
@@ -482,6 +565,17 @@ ODDITIES: dict[str, Fault] = {
     "hevc_by_name": Fault("names H265 HEVC", (27,), edit_sdp=_sdp("H265/90000", "HEVC/90000")),
     "lower_case_codec": Fault("names the codec in lower case", (27,), edit_sdp=_sdp("H264/90000", "h264/90000")),
     "says_h265": Fault("says H265 and sends H.264", (38,), edit_sdp=_sdp("H264/90000", "H265/90000")),
+    "hevc_no_sprop": Fault("has no parameter sets in H.265's description", edit_sdp=_sdp("^a=fmtp.*\r\n", "")),
+    "sprop_of_another": Fault(
+        "has another stream's parameter sets in the description",
+        edit_sdp=_sdp("sprop-parameter-sets=.*\r$", "sprop-parameter-sets=Z0IAH5WoFAFuQA==,aM48gA==\r"),
+    ),
+    "sprop_broken": Fault(
+        "has broken parameter sets in the description",
+        edit_sdp=_sdp("sprop-parameter-sets=.*\r$", "sprop-parameter-sets=Z0I,,=\r"),
+    ),
+    "zero_ended": Fault("ends the description with a zero", edit_sdp=lambda sdp: sdp + "\0"),
+    "blank_first": Fault("begins the description with a blank line", edit_sdp=lambda sdp: "\r\n" + sdp),
     "framerates": Fault(
         "has several rates, the first unusable",
         (49,),
@@ -508,11 +602,13 @@ ODDITIES: dict[str, Fault] = {
     "avpf": Fault("says RTP/AVPF", edit_sdp=_sdp("RTP/AVP ", "RTP/AVPF ")),
     "port_told": Fault("tells a port", edit_sdp=_sdp("m=video 0", "m=video 5004/2")),
     # packets
+    "srtp": Fault("encrypts its packets", (41,), edit_sdp=_encrypted, edit_wire=protected),
     "own_timestamps": Fault("has a timestamp for each fragment", (35,), edit_picture=_own_timestamps),
     "dead_session": Fault("sends packets of a dead session too", (36,), edit_picture=_with_dead_session),
     "annexb_fragments": Fault("has start codes in H.265 fragments", (43,), edit_picture=_annexb_in_fragments),
     "jpeg_offsets": Fault("counts headers in JPEG's offsets", (44,), edit_picture=_offsets_with_headers),
     "bad_bye": Fault("sends a malformed BYE of another source", (47,), rtcp=_BAD_BYE),
+    "one_channel": Fault("sends RTCP where RTP is", rtcp=_APP, has_one_channel=True),
     "rtcp_app": Fault("sends RTCP that nobody knows", (47,), rtcp=_APP),
     "sequence_stands": Fault("has one sequence number for all packets", (50,), edit_picture=_sequences(0)),
     "sequence_by_two": Fault("counts its packets by two", (50,), edit_picture=_sequences(2)),
@@ -526,11 +622,16 @@ ODDITIES: dict[str, Fault] = {
     "metadata": Fault("sends metadata on the same channel", edit_picture=_with_other_type),
     "other_type": Fault("sends another payload type than it said", edit_picture=_of_type(97)),
     "aggregated": Fault("sends its parameter sets in one packet", edit_picture=_aggregated),
+    "merged": Fault("sends a picture's NAL units as one", (43,), edit_picture=_merged),
+    "start_codes": Fault("has start codes in H.264 packets", (43,), edit_picture=_with_start_codes),
+    "trailing_zeros": Fault("has zeros after its slices", (51,), edit_picture=_with_zeros),
     "padded": Fault("pads its packets", edit_wire=_padded),
     "extended": Fault("has header extensions", edit_wire=_extended),
     "contributed": Fault("names contributing sources", edit_wire=_contributed),
     # pictures
     "trailing_bytes": Fault("has bytes after the last slice", (51,), edit_moments=_units(_trailing)),
+    "filled": Fault("has filler data after each picture", edit_moments=_units(_filled)),
+    "prefixed": Fault("has prefix NAL units", edit_moments=_units(_prefixed)),
     "delimited": Fault("has delimiters and notes between its pictures", edit_moments=_units(_delimited)),
     "sets_in_sdp_alone": Fault("has parameter sets in the description alone", edit_moments=_units(_without_sets)),
 }

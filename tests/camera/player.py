@@ -162,9 +162,9 @@ class Player:
         self._last_ticks = self._base_ticks + moment.ticks
         if moment.at_s - self._reported_at_s >= _REPORT_EVERY_S:
             self._reported_at_s = moment.at_s
-            await self._outlet.send_rtcp(self._report())
+            await self._send_rtcp(self._report(), act.fault)
         if act.fault.rtcp:
-            await self._outlet.send_rtcp(act.fault.rtcp)
+            await self._send_rtcp(act.fault.rtcp, act.fault)
         parts = rtp.payloads(codec, moment.unit)
         whole = [self._packet(part, number == len(parts)) for number, part in enumerate(parts, 1)]
         left = [act.fault.edit_packet(packet, act.fault.amount) for packet in whole]
@@ -174,6 +174,9 @@ class Player:
         index = round(moment.unit.pts_ticks * scene.fps / TICKS_PER_S)
         is_whole = left == whole
         self._script.sent.append(Sent(self._number, moment.number, scene.width, index, moment.unit.is_key, is_whole))
+
+    async def _send_rtcp(self, packet: bytes, fault: Fault) -> None:
+        await (self._outlet.send_rtp if fault.has_one_channel else self._outlet.send_rtcp)(packet)
 
     def _packet(self, part: bytes, is_last: bool) -> rtp.Packet:
         packet = rtp.Packet(self._next_sequence, self._last_ticks, is_last, part)

@@ -18,17 +18,20 @@ _FILMS = {
     "jpeg_offsets": JPEG,
     "rtpmap_of_other_type": JPEG,
     "static_type_sent": JPEG,
+    "hevc_no_sprop": HEVC,
     "picture_in_6s": SLOW,
     "picture_in_12s": SLOW,
 }
 # TCP keeps the order of what is sent.
-_TRANSPORTS = {"swapped": ("udp",)}
-_GUARDED = ("basic_or_digest", "comma_after_scheme", "bare_realm")
+_TRANSPORTS = {"swapped": ("udp",), "udp_other_port": ("udp",), "server_port_untold": ("udp",)}
+_GUARDED = ("basic_or_digest", "comma_after_scheme", "bare_realm", "schemes_alone")
 # What libav does not play, or not for long, and this service captures all the same.
 _REACHES = {
     **dict.fromkeys(("hevc_by_name", "says_h265", "static_type_sent", "annexb_fragments", "jpeg_offsets"), 50),
     **dict.fromkeys(("redirect_path", "redirect_twice", "base_without_scheme", "base_path", "base_empty"), 50),
-    **dict.fromkeys(("comma_after_scheme", "bare_realm", "options_401", "options_405", "options_500"), 50),
+    **dict.fromkeys(
+        ("comma_after_scheme", "bare_realm", "schemes_alone", "options_401", "options_405", "options_500"), 50
+    ),
     **dict.fromkeys(("play_unanswered", "range_457", "get_parameter_closes"), 50),
     **dict.fromkeys(("no_content_length", "no_content_headers", "lower_case_version", "trailing_blanks"), 50),
     **dict.fromkeys(("continues", "blank_lines", "dead_session"), 50),
@@ -45,7 +48,7 @@ def _behaviour(name: str, fault: Fault) -> Behaviour:
         fault,
         _FILMS.get(name, SCENE),
         credentials=_SECRET if name in _GUARDED else None,
-        scheme="basic" if name == "basic_or_digest" else "digest",
+        scheme="basic" if name in ("basic_or_digest", "schemes_alone") else "digest",
         transports=_TRANSPORTS.get(name, TRANSPORTS),
         reaches=_REACHES.get(name, -1),
     )
@@ -73,6 +76,9 @@ FILMS = {
 BEHAVIOURS: dict[str, Behaviour] = {
     **{name: Behaviour(NO_FAULT, scene) for name, scene in FILMS.items()},
     **{name: _behaviour(name, fault) for name, fault in (FAULTS | ODDITIES).items()},
+    "tls": Behaviour(ciphers="DEFAULT", transports=("tcp",)),
+    "tls_rsa_gcm": Behaviour(ciphers="AES128-GCM-SHA256", transports=("tcp",)),
+    "tls_rsa_cbc": Behaviour(ciphers="AES256-SHA:@SECLEVEL=0", transports=("tcp",), reaches=50),
     "asks_for_digest": Behaviour(credentials=_SECRET),
     "asks_for_basic": Behaviour(credentials=_SECRET, scheme="basic"),
     "forgets_digest": Behaviour(credentials=_SECRET, forgets_digest=True),
@@ -83,6 +89,7 @@ _UNTOLD = "A camera that counts so cannot be told from a network that loses pack
 
 EXCEPTIONS: dict[str, str] = {
     "forgets_digest": "Whoever stands in between could ask for the password in the clear.",
+    "srtp": "This service decrypts nothing, and says so at once.",
     "redirects_elsewhere": "A camera must not choose which hosts this service connects to.",
     "sequence_stands by udp": _UNTOLD,
     "sequence_by_two by udp": _UNTOLD,

@@ -4,6 +4,8 @@ Nothing is judged by the clock: a decoded picture says by its content which one 
 notes which pictures it sent whole.
 """
 
+import functools
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import trustme
 
 from streams.engine.address import parse
 from streams.engine.report import Report
@@ -26,6 +29,7 @@ from tests.camera.clip import Scene
 from tests.camera.faults import NO_FAULT, Fault
 from tests.camera.script import Sent
 from tests.camera.server import ScriptedCamera
+from tests.camera.tls import TLSFront
 
 from .builders import settings
 from .look import Look, look
@@ -56,6 +60,8 @@ class Behaviour:
     """It is nothing that a camera does by another one."""
     reaches: int = -1
     """The engine has a sample of the picture with this number or of a later one, though libav may play nothing."""
+    ciphers: str = ""
+    """It speaks TLS 1.2 with these, as OpenSSL names them; empty: no TLS."""
     redirects_to: str = ""
     """The IP address of another camera, which plays."""
 
@@ -266,6 +272,10 @@ def filming(behaviour: Behaviour) -> Iterator[tuple[ScriptedCamera, str]]:
         behaviour.scene, fault=behaviour.fault, username=username, password=password, auth=behaviour.scheme
     ) as camera:
         url = camera.url_with_credentials if behaviour.credentials else camera.url
+        if behaviour.ciphers:
+            with TLSFront(camera.port, _tls(behaviour.ciphers)) as front:
+                yield camera, f"rtsps://127.0.0.1:{front.port}/demo"
+            return
         if not behaviour.redirects_to:
             yield camera, url
             return
@@ -305,6 +315,16 @@ def sampling(behaviour: Behaviour, transport: str) -> Iterator[EngineSampler]:
             session.stop.set()
             thread.join(LIMIT_S)
             assert not thread.is_alive(), "the session does not stop"
+
+
+@functools.cache
+def _tls(ciphers: str) -> ssl.SSLContext:
+    """With a certificate of an authority that nobody knows; its key is RSA's, which old ciphers need."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(ciphers)
+    trustme.CA().issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA).configure_cert(context)
+    return context
 
 
 def _step(scene: Scene) -> int:
