@@ -88,8 +88,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
 _UNTOLD = "A camera that counts so cannot be told from a network that loses packets."
 
 EXCEPTIONS: dict[str, str] = {
-    "forgets_digest": "Whoever stands in between could ask for the password in the clear.",
-    "srtp": "This service decrypts nothing, and says so at once.",
+    "forgets_digest": "A host between the two could request the password in the clear.",
+    "srtp": "Decryption is not supported, and the error says so.",
     "redirects_elsewhere": "A camera must not choose which hosts this service connects to.",
     "sequence_stands by udp": _UNTOLD,
     "sequence_by_two by udp": _UNTOLD,
