@@ -384,6 +384,13 @@ def _later(moments: Moments, amount: float) -> Moments:
         yield replace(moment, at_s=moment.at_s + amount)
 
 
+def _in_sending_order(moments: Moments, amount: float) -> Moments:
+    """Timestamps tell when a picture is to be decoded, where there are B-frames."""
+    first = next(moments)
+    for moment in itertools.chain([first], moments):
+        yield replace(moment, ticks=first.ticks + round((moment.at_s - first.at_s) * TICKS_PER_S))
+
+
 def _slower(moments: Moments, amount: float) -> Moments:
     """So many times as far apart, and their timestamps too."""
     first = next(moments)
@@ -602,6 +609,9 @@ ODDITIES: dict[str, Fault] = {
     "avpf": Fault("says RTP/AVPF", edit_sdp=_sdp("RTP/AVP ", "RTP/AVPF ")),
     "port_told": Fault("tells a port", edit_sdp=_sdp("m=video 0", "m=video 5004/2")),
     # packets
+    "decoding_times": Fault("stamps B-frames in the order of decoding", (46,), edit_moments=_in_sending_order),
+    "decoding_times_slow": Fault("stamps B-frames so, at 5 pictures a second", (46,), edit_moments=_in_sending_order),
+    "decoding_times_hevc": Fault("stamps H.265's B-frames so", (46,), edit_moments=_in_sending_order),
     "srtp": Fault("encrypts its packets", (41,), edit_sdp=_encrypted, edit_wire=protected),
     "own_timestamps": Fault("has a timestamp for each fragment", (35,), edit_picture=_own_timestamps),
     "dead_session": Fault("sends packets of a dead session too", (36,), edit_picture=_with_dead_session),

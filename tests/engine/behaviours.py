@@ -8,6 +8,7 @@ from tests.camera.oddities import ODDITIES
 from .differential import SCENE, TRANSPORTS, Behaviour
 
 HEVC, JPEG, MPEG4 = (replace(SCENE, codec=codec) for codec in ("hevc", "mjpeg", "mpeg4"))
+FIVE = replace(SCENE, fps=5, b_frames=3, gop_s=2.0)
 SLOW = replace(SCENE, fps=1, gop_s=4.0)
 # A key frame has 13 to 19 packets: of these some are whole. In 20 s the film is over once at most.
 _AMOUNTS = {"lost_packets": 197, "damaged": 197, "rush": 1.9}
@@ -18,6 +19,9 @@ _FILMS = {
     "jpeg_offsets": JPEG,
     "rtpmap_of_other_type": JPEG,
     "static_type_sent": JPEG,
+    "decoding_times": replace(SCENE, b_frames=2),
+    "decoding_times_slow": FIVE,
+    "decoding_times_hevc": replace(HEVC, fps=5, b_frames=4, gop_s=2.0),
     "hevc_no_sprop": HEVC,
     "picture_in_6s": SLOW,
     "picture_in_12s": SLOW,
@@ -61,6 +65,8 @@ FILMS = {
     "jpeg": JPEG,
     "mpeg4": MPEG4,
     "b_frames": replace(SCENE, b_frames=2),
+    "b_frames_hevc": replace(HEVC, b_frames=3),
+    "b_frames_five_a_second": FIVE,
     "long_gop": replace(SCENE, gop_s=12.0),
     "short_gop": replace(SCENE, gop_s=0.1),
     "full_range": replace(SCENE, is_full_range=True),

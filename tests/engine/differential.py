@@ -25,7 +25,7 @@ from streams.engine.report import Report
 from streams.engine.session import Session
 from streams.engine.sheet import decode_jpeg
 from tests.camera.auth import Scheme
-from tests.camera.clip import Scene
+from tests.camera.clip import Scene, encode
 from tests.camera.faults import NO_FAULT, Fault
 from tests.camera.script import Sent
 from tests.camera.server import ScriptedCamera
@@ -140,6 +140,7 @@ def differences(name: str, behaviour: Behaviour, exceptions: Container[str] = ()
     `exceptions`, behaviours or ids of differences, it is not waited so long.
     """
     step = _step(behaviour.scene)
+    encode(behaviour.scene)  # so that no camera waits for its film while another one plays
     with playing(behaviour, "tcp") as tcp, playing(behaviour, "udp") as udp:
         libav = {"tcp": tcp, "udp": udp}
         with sampling(behaviour, "tcp") as by_tcp, sampling(behaviour, "udp") as by_udp:
