@@ -196,10 +196,11 @@ async def play_silence(outlet: Outlet, number: int) -> None:
     """The sound of a camera with sound."""
     loop = asyncio.get_running_loop()
     start_s = loop.time()
-    for count in range(2**31):
-        packet = rtp.Packet(count, count * len(_SILENCE), count == 0, _SILENCE)
-        await outlet.send_rtp(packet.pack(rtp.AUDIO_TYPE, 0x50D00000 + number))
-        await asyncio.sleep(max(0.0, start_s + (count + 1) * _AUDIO_S - loop.time()))
+    with contextlib.suppress(OSError):  # the client is gone
+        for count in range(2**31):
+            packet = rtp.Packet(count, count * len(_SILENCE), count == 0, _SILENCE)
+            await outlet.send_rtp(packet.pack(rtp.AUDIO_TYPE, 0x50D00000 + number))
+            await asyncio.sleep(max(0.0, start_s + (count + 1) * _AUDIO_S - loop.time()))
 
 
 def _pair(host: str) -> tuple[socket.socket, socket.socket]:
