@@ -18,12 +18,12 @@ export VENV PYTHON
 # Else each of the tests' some hundred processes would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What the tests and the benchmark use beside Python packages: a real RTSP server (GStreamer's, with encoders), a browser,
-# and ffmpeg, which the benchmark makes its film with and compares with; ss (iproute2) counts what its feed delivers.
+# What the tests and the benchmark use beside Python packages: two real RTSP servers (GStreamer's, with encoders, and VLC), a
+# browser, and ffmpeg, which the benchmark makes its film with and compares with; ss (iproute2) counts what its feed delivers.
 # PostgreSQL and Redis are for private instances: none of the system's is made or started (scripts/packages.sh).
 PACKAGES ?= gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp python3-gi gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly chromium \
-	ffmpeg iproute2 postgresql redis-server
+	ffmpeg iproute2 postgresql redis-server vlc-bin vlc-plugin-base
 
 .PHONY: help
 help: ## List the targets

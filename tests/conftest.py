@@ -14,7 +14,10 @@ from tests.servers import Database, PostgreSQL, Redis, shared_postgresql, shared
 # Beside those of e2e: half a minute and more, most of it waiting.
 LONG = frozenset(
     f"test_{name}"
-    for name in ("cluster", "storage", "supervisor", "prune", "capture_command", "field", "footage", "run")
+    for name in (
+        *("cluster", "storage", "supervisor", "prune", "capture_command", "field", "footage", "run"),
+        *("differential", "field_scripts"),
+    )
 )
 
 pytest_plugins = ("tests.figures",)

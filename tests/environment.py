@@ -38,10 +38,18 @@ if IS_POSTGRESQL:
     os.environ["DATABASE_URL"] = shared_postgresql().url
 
 
-def pytest_report_header() -> str:
+# Cameras that were found wrong in the field; test_field_scripts.py runs them if they are there.
+FIELD_SCRIPTS = Path(os.environ.get("FIELD_SCRIPTS") or Path(__file__).parents[2] / "shared" / "field")
+
+
+def pytest_report_header() -> list[str]:
     left_out = ", ".join(ON_SQLITE_ALONE)
     only = f": only the tests that use Django's test database, without {left_out}" if IS_POSTGRESQL else ""
-    return f"database: {'PostgreSQL' if IS_POSTGRESQL else 'SQLite'}{only}"
+    scripts = len(list(FIELD_SCRIPTS.glob("fail_*.py")))
+    return [
+        f"database: {'PostgreSQL' if IS_POSTGRESQL else 'SQLite'}{only}",
+        f"field scripts: {scripts}" if scripts else "field scripts: none beside the checkout, so none are run",
+    ]
 
 
 # What these ask of the database others do as well, and tests/e2e has whole services on PostgreSQL.

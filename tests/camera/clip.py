@@ -197,7 +197,8 @@ def _options(scene: Scene) -> dict[str, str]:
         return {
             "preset": "ultrafast",
             "x265-params": f"crf=20:keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}:b-adapt=0"
-            ":open-gop=0:rc-lookahead=0:repeat-headers=0:log-level=none",
+            # x265 wants to look further ahead than over its B-frames.
+            f":open-gop=0:rc-lookahead={b_frames + 1 if b_frames else 0}:repeat-headers=0:log-level=none",
         }
     if scene.codec == "mjpeg":
         # RFC 2435 knows the default Huffman tables only; with threads libav writes restart markers

@@ -2,16 +2,15 @@
 
 import asyncio
 import contextlib
-import http
 import logging
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from urllib.parse import unquote
 
 from tests.camera.faults import Door, End
 from tests.camera.line import Line
+from tests.camera.message import Answer, Exchange, HangUp, Request
 from tests.camera.player import Datagrams, Interleaved, Outlet, Player, play_silence
 from tests.camera.script import Asked, Script
 from tests.camera.sdp import Media, describe
@@ -19,40 +18,9 @@ from tests.camera.sdp import Media, describe
 _log = logging.getLogger(__name__)
 
 _METHODS = ("OPTIONS", "DESCRIBE", "SETUP", "PLAY", "GET_PARAMETER", "SET_PARAMETER", "TEARDOWN")
-_REASONS = {
-    453: "Not Enough Bandwidth",
-    454: "Session Not Found",
-    455: "Method Not Valid in This State",
-    459: "Aggregate Operation Not Allowed",
-    461: "Unsupported Transport",
-}
 _TIMEOUT_S = 60.0  # RFC 2326 12.37, announced where nothing else was asked for; not kept
 _BODY_BYTES_MAX = 65_536
 _HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nBad Request\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Header names are in lower case."""
-
-    method: str
-    uri: str
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    def pack(self, sequence: str) -> bytes:
-        reason = _REASONS.get(self.status) or http.HTTPStatus(self.status).phrase
-        headers = {"CSeq": sequence, "Server": "Scripted camera", **self.headers}
-        if self.body:
-            headers["Content-Length"] = str(len(self.body))
-        lines = [f"RTSP/1.0 {self.status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode() + self.body
 
 
 class Conversation:
@@ -67,12 +35,18 @@ class Conversation:
         self._player: Player | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._ends_with_reset = False
+        self._leaves_rtsp = False
         self._last_request_at_s = 0.0
+        self._asked: list[str] = []
+        self._dropped = asyncio.Event()
         self._talk = asyncio.create_task(self._hear_all())
 
     async def hold(self) -> None:
         """Returns when it is over, however it ended."""
         await asyncio.wait([self._talk])
+        if self._leaves_rtsp:
+            self._line.close()
+            await self._dropped.wait()
         for task in self._tasks:
             task.cancel()
         for ended in await asyncio.gather(self._talk, *self._tasks, return_exceptions=True):
@@ -84,6 +58,7 @@ class Conversation:
 
     def hang_up(self, *, with_reset: bool = False) -> None:
         self._ends_with_reset = with_reset
+        self._dropped.set()
         self._talk.cancel()
 
     async def _hear_all(self) -> None:
@@ -95,13 +70,20 @@ class Conversation:
                 await self._line.read_until(b"\r\n\r\n")
                 await self._line.send(_HTTP)
                 return
-            while (request := await read_request(self._line)) and await self._hear(request):
+            while (request := await read_request(self._line, self._note_report)) and await self._hear(request):
                 pass
+
+    def _note_report(self, channel: int) -> None:
+        for outlet in self._outlets.values():
+            if isinstance(outlet, Interleaved) and channel == outlet.channel + 1:
+                outlet.reports += 1
 
     async def _hear(self, request: Request) -> bool:
         """Whether the conversation goes on."""
         self._last_request_at_s = time.monotonic()
-        answer = self._answer(request)
+        exchange = Exchange(request, self._number, tuple(self._asked))
+        self._asked.append(request.method)
+        answer = self._answer(exchange)
         has_authorization = "authorization" in request.headers
         status = answer.status if answer else 0
         self._script.requests.append(
@@ -110,20 +92,26 @@ class Conversation:
         if answer is None:
             return True
         fault = self._script.act.fault
-        if fault.answers_late:
-            await asyncio.sleep(fault.amount)
+        late_s = fault.amount if fault.answers_late else fault.late_s.get(request.method, 0.0)
+        if late_s:
+            await asyncio.sleep(late_s)
         if is_teardown := request.method == "TEARDOWN" and status == 200:
             self._script.teardowns += 1
-        await self._line.send(answer.pack(request.headers.get("cseq", "0")))
+        try:
+            said = fault.edit_answer(exchange, answer.pack(request.headers.get("cseq", "0")))
+        except HangUp:
+            return False
+        if said is not None:
+            await self._line.send(said)
         if request.method == "PLAY" and status == 200 and not self._tasks:
             self._start()
         return not is_teardown
 
-    def _answer(self, request: Request) -> Answer | None:
+    def _answer(self, exchange: Exchange) -> Answer | None:
         """None: none at all."""
-        fault, guard = self._script.act.fault, self._script.guard
+        fault, guard, request = self._script.act.fault, self._script.guard, exchange.request
         authorization = request.headers.get("authorization", "")
-        status = fault.status(request.method)
+        status = fault.status(exchange)
         is_welcome = not self._script.is_guarded or request.method == "OPTIONS"
         if status == 401 or not (is_welcome or guard.admits(request.method, request.uri, authorization)):
             return Answer(401, {"WWW-Authenticate": guard.challenge()})
@@ -131,7 +119,8 @@ class Conversation:
             return None
         if status is not None:
             return Answer(status, {"Location": fault.location} if fault.location else {})
-        if request.headers.get("session", self._session).partition(";")[0] != self._session:
+        session = request.headers.get("session", self._session).partition(";")[0]
+        if not session.startswith(self._session):  # a fault may lengthen it
             return Answer(454)
         return self._carry_out(request)
 
@@ -154,10 +143,12 @@ class Conversation:
     def _track(self, uri: str) -> str | None:
         """What follows the camera's path in the URI: empty, or "track0"; None: another path."""
         path = unquote(re.sub(r"^rtsps?://[^/]*/", "", uri)).rstrip("/")
-        if path == self._script.path:
-            return ""
-        track = path.removeprefix(f"{self._script.path}/")
-        return track if track != path else None
+        for own in (self._script.path, *self._script.act.fault.paths):
+            if path == own:
+                return ""
+            if path.startswith(f"{own}/"):
+                return path.removeprefix(f"{own}/")
+        return None
 
     def _describe(self, request: Request) -> Answer:
         act = self._script.act
@@ -168,6 +159,8 @@ class Conversation:
     def _set_up(self, request: Request, track: str) -> Answer:
         fault = self._script.act.fault
         tracks: dict[str, Media] = {f"track{number}": kind for number, kind in enumerate(fault.media)}
+        if fault.has_no_control and len(tracks) == 1:
+            track = "track0"
         kind = tracks.get(track)
         if kind is None:
             return Answer(404 if track else 459)
@@ -180,10 +173,10 @@ class Conversation:
     def _connect(self, kind: Media, offer: str) -> str | None:
         """The transport that is agreed on, as the header puts it."""
         refused = self._script.act.fault.refused_transport
-        channels = re.search(r"RTP/AVP/TCP\b.*interleaved=(\d+)", offer)
-        ports = re.search(r"RTP/AVP(?:/UDP)?;.*client_port=(\d+)-(\d+)", offer)
+        channels = re.search(r"RTP/S?AVP/TCP\b.*interleaved=(\d+)", offer)
+        ports = re.search(r"RTP/S?AVP(?:/UDP)?;.*client_port=(\d+)-(\d+)", offer)
         if channels and refused != "tcp":
-            channel = int(channels[1])
+            channel = int(channels[1]) + self._script.act.fault.channel_offset
             self._outlets[kind] = Interleaved(self._line, channel)
             return f"RTP/AVP/TCP;unicast;interleaved={channel}-{channel + 1}"
         if ports and refused != "udp" and "multicast" not in offer:
@@ -191,9 +184,11 @@ class Conversation:
         return None
 
     def _connect_udp(self, kind: Media, ports: tuple[int, int]) -> str:
-        outlet = Datagrams(self._line.host, self._line.client_host, ports)
+        source = self._script.act.fault.udp_host
+        outlet = Datagrams(source or self._line.host, self._line.client_host, ports)
         self._outlets[kind] = outlet
         names = f"client_port={ports[0]}-{ports[1]};server_port={outlet.ports[0]}-{outlet.ports[1]}"
+        names += f";source={source}" if source else ""
         return f"RTP/AVP;unicast;{names}"
 
     def _play(self, request: Request) -> Answer:
@@ -214,12 +209,22 @@ class Conversation:
         return {"RTP-Info": f"url={track};{first}"}
 
     def _start(self) -> None:
+        fault = self._script.act.fault
         tasks = [self._watch_session()]
-        if self._player:
+        has_enough = len(self._outlets) == len(fault.media) or not fault.needs_all_tracks
+        is_tcp = any(isinstance(outlet, Interleaved) for outlet in self._outlets.values())
+        if self._player and has_enough and fault.silent_transport != ("tcp" if is_tcp else "udp"):
             tasks.append(self._run(self._player))
-        if "audio" in self._outlets and self._script.act.fault.has_sound:
+        if "audio" in self._outlets and fault.has_sound:
             tasks.append(play_silence(self._outlets["audio"], self._number))
+        if fault.closes_rtsp_after_s:
+            tasks.append(self._close_rtsp(fault.closes_rtsp_after_s))
         self._tasks = [asyncio.create_task(task) for task in tasks]
+
+    async def _close_rtsp(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self._leaves_rtsp = True
+        self._talk.cancel()
 
     async def _run(self, player: Player) -> None:
         try:
@@ -242,22 +247,25 @@ class Conversation:
             await asyncio.sleep(min(max(left_s, 0.01), 0.2))  # often: the fault may change
 
 
-async def read_request(line: Line) -> Request | None:
-    """Skips the client's interleaved receiver reports. None: it does not speak RTSP. Raises OSError."""
+async def read_request(line: Line, note_report: Callable[[int], None]) -> Request | None:
+    """Skips the client's answers and interleaved packets, whose channels it notes. None: no RTSP. Raises OSError."""
     while True:
         first = await line.read(1)
         if first == b"$":
-            size = int.from_bytes((await line.read(3))[1:])
-            await line.read(size)
+            head = await line.read(3)
+            await line.read(int.from_bytes(head[1:]))
+            note_report(head[0])
         elif first not in (b"\r", b"\n"):
-            return await _read_rest(line, first)
+            request = await _read_rest(line, first)
+            if request is None or not request.method.startswith("RTSP/"):
+                return request
 
 
 async def _read_rest(line: Line, first: bytes) -> Request | None:
     text = (first + await line.read_until(b"\r\n\r\n")).decode(errors="surrogateescape")
     start, *fields = text.rstrip().split("\r\n")
-    words = start.split(" ")
-    if len(words) != 3 or not words[2].startswith("RTSP/"):
+    words = start.split(" ", 2)
+    if len(words) != 3 or not (words[0].startswith("RTSP/") or words[2].startswith("RTSP/")):
         return None
     pairs = (one.partition(":") for one in fields)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}

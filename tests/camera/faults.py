@@ -6,11 +6,12 @@
 import enum
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tests.camera.clip import TICKS_PER_S, Scene
+from tests.camera.message import Exchange
 from tests.camera.rtp import Packet
 from tests.camera.sdp import Media
 from tests.camera.timeline import Moment
@@ -48,6 +49,22 @@ def _same_sdp(sdp: str) -> str:
     return sdp
 
 
+def _same_picture(packets: list[Packet]) -> Iterable[Packet]:
+    return packets
+
+
+def _same_bytes(data: bytes) -> bytes:
+    return data
+
+
+def _none_refused(exchange: Exchange) -> int | None:
+    return None
+
+
+def _same_answer(exchange: Exchange, said: bytes) -> bytes | None:
+    return said
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`does` is one line in which {amount} and {location} are filled in; `rows` are FIELD.md's.
@@ -62,24 +79,39 @@ class Fault:
     refused_method: str = ""
     refusal_status: int | None = None  # None: the amount; a status of 0 is no answer at all
     refused_transport: Literal["tcp", "udp", ""] = ""
+    silent_transport: Literal["tcp", "udp", ""] = ""  # is agreed to, and nothing comes
     location: str = ""  # of a redirect
+    refuses: Callable[[Exchange], int | None] = _none_refused  # the status; None: not by this; 0: no answer at all
+    edit_answer: Callable[[Exchange, bytes], bytes | None] = _same_answer  # None: it is not sent
+    paths: tuple[str, ...] = ()  # served beside the camera's own
     answers_late: bool = False  # each answer by the amount, in seconds
+    late_s: Mapping[str, float] = field(default_factory=dict)  # answers to these methods
     has_session_timeout: bool = False  # the amount, in seconds; announced and kept
     media: tuple[Media, ...] = ("video",)
     has_sound: bool = False  # an announced audio track is also sent
     edit_sdp: Callable[[str], str] = _same_sdp
     has_rtp_info: bool = True
+    has_no_control: bool = False  # the only track has the address of the whole
     next_scene: Callable[[Scene], Scene] | None = None  # from the key frame at or after second {amount}
     edit_moments: Callable[[Moments, float], Moments] = _all
     edit_packet: Callable[[Packet, float], Packet | None] = _same_packet
+    edit_picture: Callable[[list[Packet]], Iterable[Packet]] = _same_picture  # all packets of one, undamaged
+    edit_wire: Callable[[bytes], bytes] = _same_bytes  # an RTP packet with its header
+    rtcp: bytes = b""  # sent before each picture
+    has_one_channel: bool = False  # RTCP comes where RTP does (RFC 5761)
+    needs_all_tracks: bool = False  # sends nothing until all are set up
+    needs_report_within_s: float = 0.0  # sends nothing more after so long without a receiver report
+    channel_offset: int = 0  # between the interleaved channels that were asked for and those that are used
+    udp_host: str = ""  # where datagrams come from
+    closes_rtsp_after_s: float = 0.0  # datagrams go on after it; 0: never
     end: End = End.BYE
 
     def __str__(self) -> str:
         return self.does.format(amount=f"{self.amount:g}", location=self.location)
 
-    def status(self, method: str) -> int | None:
-        if method != self.refused_method:
-            return None
+    def status(self, exchange: Exchange) -> int | None:
+        if exchange.request.method != self.refused_method:
+            return self.refuses(exchange)
         return int(self.amount) if self.refusal_status is None else self.refusal_status
 
 

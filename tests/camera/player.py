@@ -11,7 +11,7 @@ from tests.camera import rtp
 from tests.camera.clip import TICKS_PER_S
 from tests.camera.faults import End, Fault
 from tests.camera.line import Line
-from tests.camera.script import Act, Script
+from tests.camera.script import Act, Script, Sent
 from tests.camera.timeline import Moment, Reel
 
 _REPORT_EVERY_S = 5.0  # RFC 3550's minimum
@@ -26,21 +26,30 @@ class Outlet(Protocol):
 
     async def send_rtcp(self, packet: bytes) -> None: ...
 
+    def has_report(self) -> bool:
+        """Whether the client has sent a receiver report since this was asked last."""
+        ...
+
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Interleaved:
-    """RFC 2326 10.12: in the RTSP connection, RTCP one channel above RTP."""
+    """RFC 2326 10.12: in the RTSP connection, RTCP one channel above RTP. `reports` are counted by its reader."""
 
     line: Line
     channel: int
+    reports: int = 0
 
     async def send_rtp(self, packet: bytes) -> None:
         await self._send(self.channel, packet)
 
     async def send_rtcp(self, packet: bytes) -> None:
         await self._send(self.channel + 1, packet)
+
+    def has_report(self) -> bool:
+        reports, self.reports = self.reports, 0
+        return reports > 0
 
     def close(self) -> None:
         pass
@@ -63,6 +72,13 @@ class Datagrams:
     async def send_rtcp(self, packet: bytes) -> None:
         self._send(1, packet)
 
+    def has_report(self) -> bool:
+        reports = 0
+        with contextlib.suppress(OSError):  # there is none any more
+            while self._sockets[1].recv(2048):
+                reports += 1
+        return reports > 0
+
     def close(self) -> None:
         for socket_ in self._sockets:
             socket_.close()
@@ -84,6 +100,8 @@ class Player:
         self._packets = self._payload_bytes = 0
         self._last_ticks = 0
         self._reported_at_s = -math.inf
+        self._number = number
+        self._heard_at_s = math.inf
         self._loop = asyncio.get_running_loop()
         from_s = self._loop.time() - script.began_at_s if script.is_live else 0.0
         self._start_s = self._loop.time() - from_s
@@ -122,8 +140,16 @@ class Player:
             if self._script.act is not act:
                 self._reel.again()
                 return None
+            if self._is_forgotten(act.fault.needs_report_within_s):
+                return End.STALL
             await self._send(due, act)
         return act.fault.end
+
+    def _is_forgotten(self, within_s: float) -> bool:
+        """Whether the client has sent no receiver report for so long; 0: it need not send any."""
+        if self._heard_at_s == math.inf or self._outlet.has_report():
+            self._heard_at_s = self._loop.time()
+        return 0 < within_s < self._loop.time() - self._heard_at_s
 
     def _lateness_s(self, moment: Moment, act: Act) -> float:
         """Whole frames by which a clip is behind after a stall: it goes on, it does not catch up."""
@@ -136,20 +162,31 @@ class Player:
         self._last_ticks = self._base_ticks + moment.ticks
         if moment.at_s - self._reported_at_s >= _REPORT_EVERY_S:
             self._reported_at_s = moment.at_s
-            await self._outlet.send_rtcp(self._report())
+            await self._send_rtcp(self._report(), act.fault)
+        if act.fault.rtcp:
+            await self._send_rtcp(act.fault.rtcp, act.fault)
         parts = rtp.payloads(codec, moment.unit)
-        for number, part in enumerate(parts, 1):
-            await self._send_part(part, number == len(parts), rtp.payload_type(codec), act.fault)
+        whole = [self._packet(part, number == len(parts)) for number, part in enumerate(parts, 1)]
+        left = [act.fault.edit_packet(packet, act.fault.amount) for packet in whole]
+        for packet in act.fault.edit_picture([packet for packet in left if packet]):
+            await self._send_packet(packet, rtp.payload_type(codec), act.fault)
+        scene = act.clip.scene if moment.unit in act.clip.units else (act.next_clip or act.clip).scene
+        index = round(moment.unit.pts_ticks * scene.fps / TICKS_PER_S)
+        is_whole = left == whole
+        self._script.sent.append(Sent(self._number, moment.number, scene.width, index, moment.unit.is_key, is_whole))
 
-    async def _send_part(self, part: bytes, is_last: bool, payload_type: int, fault: Fault) -> None:
-        whole = rtp.Packet(self._next_sequence, self._last_ticks, is_last, part)
-        packet = fault.edit_packet(whole, fault.amount)
+    async def _send_rtcp(self, packet: bytes, fault: Fault) -> None:
+        await (self._outlet.send_rtp if fault.has_one_channel else self._outlet.send_rtcp)(packet)
+
+    def _packet(self, part: bytes, is_last: bool) -> rtp.Packet:
+        packet = rtp.Packet(self._next_sequence, self._last_ticks, is_last, part)
         self._next_sequence += 1
-        if packet is None:
-            return
+        return packet
+
+    async def _send_packet(self, packet: rtp.Packet, payload_type: int, fault: Fault) -> None:
         self._packets += 1
         self._payload_bytes += len(packet.payload)
-        await self._outlet.send_rtp(packet.pack(payload_type, self._ssrc))
+        await self._outlet.send_rtp(fault.edit_wire(packet.pack(payload_type, self._ssrc)))
 
     def _report(self) -> bytes:
         return rtp.sender_report(self._ssrc, self._last_ticks, self._packets, self._payload_bytes)
@@ -159,10 +196,11 @@ async def play_silence(outlet: Outlet, number: int) -> None:
     """The sound of a camera with sound."""
     loop = asyncio.get_running_loop()
     start_s = loop.time()
-    for count in range(2**31):
-        packet = rtp.Packet(count, count * len(_SILENCE), count == 0, _SILENCE)
-        await outlet.send_rtp(packet.pack(rtp.AUDIO_TYPE, 0x50D00000 + number))
-        await asyncio.sleep(max(0.0, start_s + (count + 1) * _AUDIO_S - loop.time()))
+    with contextlib.suppress(OSError):  # the client is gone
+        for count in range(2**31):
+            packet = rtp.Packet(count, count * len(_SILENCE), count == 0, _SILENCE)
+            await outlet.send_rtp(packet.pack(rtp.AUDIO_TYPE, 0x50D00000 + number))
+            await asyncio.sleep(max(0.0, start_s + (count + 1) * _AUDIO_S - loop.time()))
 
 
 def _pair(host: str) -> tuple[socket.socket, socket.socket]:

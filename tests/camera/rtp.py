@@ -16,17 +16,24 @@ _NTP_EPOCH_S = 2_208_988_800  # 1900 to 1970
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One RTP packet before its header; `timestamp` and `sequence` wrap when packed."""
+    """One RTP packet before its header; `timestamp` and `sequence` wrap when packed.
+
+    `payload_type` and `ssrc` are those of the stream unless they are given.
+    """
 
     sequence: int
     timestamp: int
     is_last: bool
     payload: bytes
+    payload_type: int | None = None
+    ssrc: int | None = None
 
     def pack(self, payload_type: int, ssrc: int) -> bytes:
-        second = payload_type | (0x80 if self.is_last else 0)
+        kind = payload_type if self.payload_type is None else self.payload_type
+        second = kind | (0x80 if self.is_last else 0)
         sequence, timestamp = self.sequence & 0xFFFF, self.timestamp & 0xFFFFFFFF
-        return struct.pack(">BBHII", 0x80, second, sequence, timestamp, ssrc) + self.payload
+        source = ssrc if self.ssrc is None else self.ssrc
+        return struct.pack(">BBHII", 0x80, second, sequence, timestamp, source) + self.payload
 
 
 def payload_type(codec: Codec) -> int:

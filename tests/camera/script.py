@@ -19,6 +19,22 @@ class Asked:
     has_authorization: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One picture as a client got it; `connection` counts from 1. For `number` see Moment.
+
+    `width_px` and `index` (in the clip, in order of presentation) tell how it looks.
+    `is_whole`: no packet of it was left out or damaged.
+    """
+
+    connection: int
+    number: int
+    width_px: int
+    index: int
+    is_key: bool
+    is_whole: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Act:
     """A fault with the clip that it needs. Compared by identity: each setting of a fault is a new act."""
@@ -44,6 +60,7 @@ class Script:
     session_timeout_s: float | None
     began_at_s: float = 0.0
     requests: list[Asked] = field(default_factory=list)
+    sent: list[Sent] = field(default_factory=list)
     connections: int = 0
     teardowns: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)

@@ -18,7 +18,7 @@ from tests.camera.clip import Clip, Scene, encode
 from tests.camera.conversation import Conversation
 from tests.camera.faults import NO_FAULT, Door, Fault, parse_fault
 from tests.camera.line import Line
-from tests.camera.script import Act, Asked, Script
+from tests.camera.script import Act, Asked, Script, Sent
 
 _T = TypeVar("_T")
 _CALL_S = 30.0  # nothing that is asked of the loop takes long; a machine may be loaded
@@ -107,6 +107,11 @@ class ScriptedCamera:
     def requests(self) -> list[Asked]:
         """In the order in which they came, of all clients since the camera was made."""
         return list(self._script.requests)
+
+    @property
+    def sent(self) -> list[Sent]:
+        """The pictures that were sent so far, in that order, to all clients since the camera was made."""
+        return list(self._script.sent)
 
     @property
     def clients(self) -> int:

@@ -5,16 +5,20 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.camera.clip import AccessUnit, Clip
+from tests.camera.clip import TICKS_PER_S, AccessUnit, Clip
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """`at_s` since the clip's start is when the unit is sent; `ticks` (90 kHz) is what its packets claim."""
+    """`at_s` since the clip's start is when the unit is sent; `ticks` (90 kHz) is what its packets claim.
+
+    `number` counts the pictures in order of presentation, from the start of the first clip.
+    """
 
     at_s: float
     ticks: int
     unit: AccessUnit
+    number: int = 0
 
 
 def timeline(clip: Clip, *, from_s: float = 0.0, is_looping: bool = True) -> Iterator[Moment]:
@@ -25,7 +29,8 @@ def timeline(clip: Clip, *, from_s: float = 0.0, is_looping: bool = True) -> Ite
         if turn and not is_looping:
             return
         unit = clip.units[index]
-        yield Moment(number / clip.scene.fps, unit.pts_ticks + turn * clip.duration_ticks, unit)
+        ticks = unit.pts_ticks + turn * clip.duration_ticks
+        yield Moment(number / clip.scene.fps, ticks, unit, round(ticks * clip.scene.fps / TICKS_PER_S))
 
 
 class Reel(Iterator[Moment]):
@@ -64,4 +69,4 @@ class Reel(Iterator[Moment]):
 
 def _shifted(moments: Iterator[Moment], start: Moment) -> Iterator[Moment]:
     for moment in moments:
-        yield Moment(moment.at_s + start.at_s, moment.ticks + start.ticks, moment.unit)
+        yield Moment(moment.at_s + start.at_s, moment.ticks + start.ticks, moment.unit, moment.number + start.number)
