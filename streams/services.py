@@ -199,9 +199,9 @@ def _asked_address(stream: Stream, wish: Wish) -> Address:
     return wish.address.filled_from(stream.address)
 
 
-def _take_settings(stream: Stream, wish: Wish) -> None:
+def _take_settings(stream: Stream, given: Wish | Change) -> None:
     for name in SETTINGS:
-        value = getattr(wish, name)
+        value = getattr(given, name)
         if value is not None:
             setattr(stream, name, value)
 
@@ -337,11 +337,7 @@ def _change(stream: Stream, change: Change) -> Stream:
         if Stream.objects.filter(name=change.name).exists():
             raise _name_taken(change.name)
         stream.name = change.name
-    stream.interval_s = stream.interval_s if change.interval_s is None else change.interval_s
-    stream.count = change.count or stream.count
-    stream.transport = change.transport or stream.transport
-    if change.verify_certificate is not None:
-        stream.verify_certificate = change.verify_certificate
+    _take_settings(stream, change)
     stream.save(
         update_fields=[
             "name",
