@@ -9,7 +9,7 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, cast
@@ -230,7 +230,3 @@ def _night(seed: int) -> Iterable[VideoFrame]:
         frame = VideoFrame.from_ndarray(image, format="yuv420p")
         frame.pts, frame.time_base = number, Fraction(1, FPS)
         yield frame
-
-
-def kinds_of(film: Film) -> Sequence[Kind]:
-    return [picture.kind for picture in film.pictures]
