@@ -34,9 +34,8 @@ LOGARITHMIC_TRANSFERS = frozenset({9, 10})
 BANDED = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"})
 # In pictures of other widths (322) the pixels of BGRA are not those of BGR.
 BAND_WIDTHS = 16
-# A band of 1080p has 64 rows of BGRA. libav makes room for a multiple of 32 rows.
-BAND_BYTES = 512 * 1024
-BAND_ROWS = 32
+# Of BGRA: a band of 1080p has 90 rows.
+BAND_BYTES = 704 * 1024
 
 # For a picture that is too large at the usual quality: nothing but noise is, or more pixels than cameras have.
 LOWER_QUALITIES = (75, 50, 25, 5)
@@ -62,9 +61,11 @@ def to_bgr(frame: VideoFrame) -> Picture:
     OpenCV converts by swscale with these flags (measured: no pixel differs). They are quick, and 0.5 to 1.5 levels
     darker than the exact way, which takes seven times as long.
     """
-    if _is_mapped(frame):
-        return _converted(frame, "bgr24", _mapper(), *_targets(frame))
-    return _converted(frame, "bgr24", VideoReformatter())
+    if _is_mapped(frame):  # to make its table of colours takes a second
+        made = _reformatted(frame, "bgr24", _kept("mapper"), *_targets(frame))
+    else:
+        made = _reformatted(frame, "bgr24", VideoReformatter())
+    return np.asarray(made.to_ndarray(), np.uint8)
 
 
 def to_grey(frame: VideoFrame) -> Iterator[Picture]:
@@ -75,23 +76,26 @@ def to_grey(frame: VideoFrame) -> Iterator[Picture]:
     if not _has_bands(frame):
         yield np.asarray(cv2.cvtColor(to_bgr(frame), cv2.COLOR_BGR2GRAY), np.uint8)
         return
-    reformatter = VideoReformatter()
+    reformatter = _kept("bands")
     with heap.reused():
         for band in _bands(frame):
-            yield np.asarray(cv2.cvtColor(_converted(band, "bgra", reformatter), cv2.COLOR_BGRA2GRAY), np.uint8)
+            made = _reformatted(band, "bgra", reformatter)
+            grey = np.asarray(cv2.cvtColor(_pixels(made), cv2.COLOR_BGRA2GRAY), np.uint8)
+            del band, made  # else the next band needs memory of its own
+            yield grey
 
 
-def _converted(
+def _reformatted(
     frame: VideoFrame,
     pix_fmt: str,
     reformatter: VideoReformatter,
     primaries: int | None = None,
     transfer: int | None = None,
-) -> Picture:
+) -> VideoFrame:
     matrix = _matrix(frame)
     named = None if matrix == frame.colorspace else matrix
     try:
-        made = reformatter.reformat(
+        return reformatter.reformat(
             frame,
             format=pix_fmt,
             src_colorspace=named,
@@ -104,7 +108,6 @@ def _converted(
         if is_out_of_memory(error):
             raise OutOfMemory from None
         raise Undecodable(f"Its pictures ({frame.format.name}) cannot be converted: {error.strerror}.") from None
-    return np.asarray(made.to_ndarray(), np.uint8)
 
 
 def _is_mapped(frame: VideoFrame) -> bool:
@@ -123,12 +126,17 @@ def _targets(frame: VideoFrame) -> tuple[int, int]:
     )
 
 
-def _mapper() -> VideoReformatter:
-    """One for all frames of a thread: to make the table of colours takes a second."""
-    if not hasattr(_of_thread, "mapper"):
-        _of_thread.mapper = VideoReformatter()
-    mapper: VideoReformatter = _of_thread.mapper
-    return mapper
+def _kept(use: str) -> VideoReformatter:
+    """One for all frames of a thread."""
+    reformatter: VideoReformatter = _of_thread.__dict__.setdefault(use, VideoReformatter())
+    return reformatter
+
+
+def _pixels(bgra: VideoFrame) -> Picture:
+    """(height, width, 4) uint8, a view of the frame."""
+    one = bgra.planes[0]
+    rows = np.frombuffer(memoryview(one), np.uint8).reshape(-1, one.line_size // 4, 4)
+    return rows[: bgra.height, : bgra.width]
 
 
 def _has_bands(frame: VideoFrame) -> bool:
@@ -139,7 +147,7 @@ def _has_bands(frame: VideoFrame) -> bool:
 def _bands(frame: VideoFrame) -> Iterator[VideoFrame]:
     """Views of the frame, one below the other."""
     planes = [plane(frame, index) for index in range(len(frame.planes))]
-    rows = max(1, BAND_BYTES // (4 * frame.width * BAND_ROWS)) * BAND_ROWS
+    rows = band_rows(frame.width, frame.height)
     for top in range(0, frame.height, rows):
         bottom = min(top + rows, frame.height)
         band = VideoFrame.from_dlpack(
@@ -148,6 +156,13 @@ def _bands(frame: VideoFrame) -> Iterator[VideoFrame]:
         )
         band.colorspace, band.color_range = frame.colorspace, frame.color_range
         yield band
+
+
+def band_rows(width: int, height: int) -> int:
+    """Rows of each band, an even number: bands of one height if that is possible, since another one takes another
+    set-up of swscale, and the last one shorter if not."""
+    most = max(2, BAND_BYTES // (4 * width) // 2 * 2)
+    return next((rows for rows in range(most, most // 2, -2) if height % rows == 0), most)
 
 
 def plane(frame: VideoFrame, index: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
