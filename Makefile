@@ -51,6 +51,14 @@ test: lint ## Lint, then run the tests: make test ARGS="tests/engine -k leaderbo
 	"$(VENV)/bin/python" -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 	TEST_DATABASE=postgresql "$(VENV)/bin/python" -m pytest -n $(DATABASE_WORKERS) --dist worksteal $(ARGS)
 
+.PHONY: test-all
+test-all: export TEST_ALL = 1
+test-all: test ## As test, with the long lists of inputs: three thousand undamaged streams and the like
+
+.PHONY: damage
+damage: setup-dev ## Measure what is kept behind a relay that lost packets: the table of docs/engine.md (two minutes)
+	"$(VENV)/bin/python" -m bench.damage $(ARGS)
+
 .PHONY: bench
 bench: setup-dev ## Measure this service and its peers side by side: make bench ARGS=--quick (40 minutes without)
 	"$(VENV)/bin/python" -m bench $(ARGS)

@@ -38,7 +38,7 @@ class Step:
     """One contender, started with the first number of streams, measured, reduced to the next, measured ...
 
     `is_filled`: wait first until nothing more enters the leaderboards, as it seldom does in a capture that lasts;
-    until then nearly each sample is examined, encoded and saved. A LOOK only tells how many streams the machine
+    until then nearly each sample is encoded and saved. A LOOK only tells how many streams the machine
     will carry.
     """
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
-from streams.engine.address import parse_networks
+from streams.engine.address import parse_networks, parse_ports
 
 from . import logs
 
@@ -35,6 +35,7 @@ def _megabytes(text: str) -> int:
 
 logs.guard()
 CAPTURE_ALLOWED_NETWORKS = _read("CAPTURE_ALLOWED_NETWORKS", parse_networks, "")
+CAPTURE_REDIRECT_PORTS = _read("CAPTURE_REDIRECT_PORTS", parse_ports, "")
 CAPTURE_MEMORY_MB = _read("CAPTURE_MEMORY_MB", _megabytes, "1024")
 INSTALLED_APPS = ["streams"]
 USE_TZ = True

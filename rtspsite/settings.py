@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from environs import FileAwareEnv, ValidationError, validate
 
 from streams.engine import masking
-from streams.engine.address import parse_networks
+from streams.engine.address import parse_networks, parse_ports
 
 from . import keys, logs
 
@@ -56,6 +56,13 @@ def _are_tokens(tokens: list[str]) -> None:
 def _are_networks(text: str) -> None:
     try:
         parse_networks(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
+
+
+def _are_ports(text: str) -> None:
+    try:
+        parse_ports(text)
     except ValueError as error:
         raise ValidationError(str(error)) from None
 
@@ -127,6 +134,7 @@ CAPTURE_MEMORY_MB = env.int("CAPTURE_MEMORY_MB", 1024, validate=validate.Range(6
 CAPTURE_MAX_STREAMS = env.int("CAPTURE_MAX_STREAMS", 1000, validate=validate.Range(0, 1_000_000))
 CAPTURE_KEEP_DAYS = env.float("CAPTURE_KEEP_DAYS", 0.0, validate=validate.Range(0, 36_500))
 _allowed_networks = env.str("CAPTURE_ALLOWED_NETWORKS", "", validate=_are_networks)
+_redirect_ports = env.str("CAPTURE_REDIRECT_PORTS", "", validate=_are_ports)
 env.str("SSL_CERT_FILE", "", validate=_are_authorities)  # OpenSSL reads it by itself, and trusts nobody if it cannot
 
 # --- security ----------------------------------------------------------------------------------------------
@@ -143,6 +151,7 @@ _credentials_keys: list[str] = env.list("CREDENTIALS_KEYS", [], validate=_are_fe
 env.seal()
 
 API_TOKENS = [token.strip() for token in _api_tokens or []]
+CAPTURE_REDIRECT_PORTS = parse_ports(_redirect_ports)
 CAPTURE_ALLOWED_NETWORKS = parse_networks(_allowed_networks)
 SECRET_KEY = _secret_key or keys.secret_key(DATA_DIR)
 # What an earlier key has signed is still read: sessions, links to pictures.

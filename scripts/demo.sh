@@ -23,7 +23,7 @@ END
 if [ -n "${KEEP:-}" ]; then mkdir -p "$KEEP" && folder=$(cd "$KEEP" && pwd) || exit 1; else folder=$(mktemp -dt capture-demo-XXXXXX) || exit 1; fi
 log=$folder/log cameras_of=$folder/cameras
 # Whatever the environment says of another installation's database, queue, pictures and keys is not for this one.
-for name in DATABASE_URL REDIS_URL S3_BUCKET SECRET_KEY CREDENTIALS_KEYS CAPTURE_SLOTS CAPTURE_KEEP_DAYS CAPTURE_ALLOWED_NETWORKS HTTPS DATA_DIR MEDIA_ROOT; do
+for name in DATABASE_URL REDIS_URL S3_BUCKET SECRET_KEY CREDENTIALS_KEYS CAPTURE_SLOTS CAPTURE_KEEP_DAYS CAPTURE_ALLOWED_NETWORKS CAPTURE_REDIRECT_PORTS HTTPS DATA_DIR MEDIA_ROOT; do
     unset "$name" "${name}_FILE"
 done
 export PYTHON=$python PORT=$port HOST=$host DATA_DIR=$folder/data MEDIA_ROOT=$folder/media CAPTURE_HOST_NAME=demo PYTHONUNBUFFERED=1

@@ -46,6 +46,25 @@ esac
 must_be_writable DATA_DIR "$(setting DATA_DIR "$PWD/data")"
 must_be_writable MEDIA_ROOT "$(setting MEDIA_ROOT "$PWD/media")"
 host=$(setting HOST 127.0.0.1) port=$(setting PORT 8000)
+# Before anything is prepared: gunicorn would try for five seconds, and log an error for each of them.
+if [ "${parts[0]}" = website ]; then
+    words=$("$python" - "$host" "$port" 2>/dev/null <<'END'
+import errno, socket, sys
+host, port = sys.argv[1], int(sys.argv[2])
+try:
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+except OSError as error:
+    if error.errno == errno.EADDRINUSE:
+        print(f"port {port} of {host} is taken: choose another one, for example PORT={port + 1 if port < 65535 else 8001}.")
+    else:
+        print(f"cannot listen on port {port} of {host}: {error.strerror}.")
+END
+    )
+    [ -z "$words" ] || die "$words"
+fi
 case $host in *:*) host="[$host]" ;; esac
 
 # Whatever is started carries `run` in its environment, also a job cluster in a session of its own, and the number of its

@@ -7,9 +7,10 @@ from axes.models import AccessAttempt
 from django import forms
 from django.apps import apps
 from django.contrib import admin, messages
-from django.db.models import BooleanField, Count, ExpressionWrapper, OuterRef, QuerySet, Subquery
+from django.db.models import BooleanField, Count, ExpressionWrapper, F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest, HttpResponse
+from django.forms.models import model_to_dict
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.formats import date_format
@@ -27,7 +28,6 @@ from .models import Capture, Frame, Host, Stream
 
 NOTHING = "-"
 MONTHS_SHOWN = 24
-SETTINGS = ("interval_s", "count", "transport", "verify_certificate")  # that are changed here
 ROWS = 50  # each with a picture
 
 
@@ -80,10 +80,12 @@ class StreamForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = Stream
-        fields = SETTINGS
+        fields = services.SETTINGS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        running = model_to_dict(queries.settings_of(self.instance), ("interval_s", "count", "transport"))
+        self.initial = {**self.initial, **running}
         for name, box in (("username", Unshown), ("password", forms.PasswordInput)):
             typed = "new-password" if name == "password" else "off"
             self.fields[name].widget = box(attrs={"class": "vTextField", "autocomplete": typed})
@@ -92,22 +94,24 @@ class StreamForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or {}
         masking.remember(data.get("username") or "", [data.get("password") or ""])
-        if not self.change().has_credentials:
+        if self.change() == services.Change():
             return data
-        if data["remove_credentials"] and (data["username"] or data["password"]):
+        if data.get("remove_credentials") and (data.get("username") or data.get("password")):
             self.add_error("remove_credentials", "Either give new ones or remove those that there are.")
         try:
-            services.check_credentials(self.instance, self.change())
+            services.check_change(self.instance, self.change())
         except services.Refused as error:
             self.add_error("password" if error.field else None, str(error))
         return data
 
     def change(self) -> services.Change:
-        """Of the credentials alone."""
+        """What is other than it was; of the credentials what is typed."""
         data = self.cleaned_data
+        given = {name: data[name] for name in services.SETTINGS if name in self.changed_data and name in data}
         if data.get("remove_credentials"):
-            return services.Change(username="", password="")
-        return services.Change(username=data.get("username") or None, password=data.get("password") or None)
+            return services.Change(username="", password="", **given)
+        credentials = {name: data.get(name) or None for name in ("username", "password")}
+        return services.Change(**credentials, **given)
 
 
 @admin.register(Stream)
@@ -118,8 +122,8 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
         "status",
         "last_error",
         "captures_link",
-        "interval_s",
-        "count",
+        "interval_now",
+        "count_now",
         "url",
         "status_at",
     )
@@ -143,6 +147,7 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
         "status",
         "status_at",
         "notices_shown",
+        "quirks",
         "last_error",
         "attempt",
         "next_attempt_at",
@@ -157,6 +162,7 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
         "status",
         "status_at",
         "notices_shown",
+        "quirks",
         "last_error",
         "attempt",
         "next_attempt_at",
@@ -171,6 +177,8 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
         best = Frame.objects.filter(capture=OuterRef("latest_id")).order_by("-score", "number")
         return streams.annotate(
             capture_count=_count(captures, "stream"),
+            interval_now=Coalesce(Subquery(captures.filter(finished_at=None).values("interval_s")), F("interval_s")),
+            count_now=Coalesce(Subquery(captures.filter(finished_at=None).values("count")), F("count")),
             latest_id=Subquery(latest),
             best_id=Subquery(best.values("pk")[:1]),
         )
@@ -185,13 +193,17 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def save_model(self, request: HttpRequest, stream: Stream, form: Any, change: bool) -> None:
-        settings = [name for name in form.changed_data if name in SETTINGS]
-        stream.save(update_fields=settings)  # the supervisor writes the rest meanwhile
-        if form.change().has_credentials:
-            try:
-                services.change_stream(stream, form.change())
-            except services.Refused as error:
-                self.message_user(request, f"The credentials stay as they are: {error}", messages.ERROR)
+        """By the service that the API uses: it locks the row, whose other fields the supervisor writes meanwhile."""
+        if form.change() != services.Change():
+            services.change_stream(stream, form.change())
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """A stream may be started after its form was checked: then the form is shown again and nothing is saved."""
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except services.Refused as error:
+            self.message_user(request, f"Nothing was changed. {error}", messages.ERROR)
+            return HttpResponseRedirect(request.path)
 
     @admin.display(description="credentials", boolean=True)
     def has_credentials(self, stream: Stream) -> bool:
@@ -203,6 +215,16 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
         if frame_id is None:
             return NOTHING
         return _picture(reverse("frame_small", args=[frame_id]), f"Best frame of {stream}", self.view_on_site(stream))
+
+    @admin.display(description="interval (s)", ordering="interval_now")
+    def interval_now(self, stream: Stream) -> float:
+        seconds: float = stream.interval_now  # type: ignore[attr-defined]
+        return seconds
+
+    @admin.display(description="count", ordering="count_now")
+    def count_now(self, stream: Stream) -> int:
+        count: int = stream.count_now  # type: ignore[attr-defined]
+        return count
 
     @admin.display(description="last error", ordering="error_code")
     def last_error(self, stream: Stream) -> SafeString | str:
@@ -227,19 +249,19 @@ class StreamAdmin(Styled, admin.ModelAdmin):  # type: ignore[type-arg]
             try:
                 started = services.start_again(stream)
             except (services.StartRefused, CaptureError) as error:
-                self.message_user(request, f"{stream.name}: {error}", messages.ERROR)
+                self.message_user(request, f"Cannot start {stream.name}: {error}", messages.ERROR)
                 continue
-            words = "started" if started.is_new else "is already running"
-            self.message_user(request, f"{stream.name} {words}.", messages.SUCCESS)
+            words = "Started" if started.is_new else "Already running"  # not the name: the admin would capitalise it
+            self.message_user(request, f"{words}: {stream.name}.", messages.SUCCESS)
 
     @admin.action(permissions=["change"], description="Stop capturing the selected streams")
     def stop(self, request: HttpRequest, streams: QuerySet[Stream]) -> None:
         for stream in streams:
             capture = services.stop(stream)
             if capture is None or capture.is_finished:
-                self.message_user(request, f"{stream.name} is not running.", messages.WARNING)
+                self.message_user(request, f"Not running: {stream.name}.", messages.WARNING)
             else:
-                self.message_user(request, f"{stream.name} is being stopped.", messages.SUCCESS)
+                self.message_user(request, f"Stopping: {stream.name}.", messages.SUCCESS)
 
 
 class FrameInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]

@@ -1,15 +1,17 @@
 """What may come in: each field's check, and one sentence with a code for each mistake."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 
+from . import doors
 from .engine import masking
 from .engine.address import MASK, MAX_NAME_LENGTH, Address, check_literal, parse
 from .engine.errors import CaptureError
@@ -60,20 +62,6 @@ class TruthField(forms.Field):
         if str(value).strip().lower() not in self._WORDS:
             raise ValidationError(self.error_messages["invalid"], code="invalid")
         return self._WORDS[str(value).strip().lower()]
-
-
-class Check(forms.CheckboxInput):
-    """A box that also says that it is not ticked: a browser leaves that out, and left out means the default."""
-
-    def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:
-        return data.get(name)
-
-    def format_value(self, value: Any) -> str:
-        return "true"
-
-    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
-        box = super().render(name, value, attrs, renderer)
-        return format_html('<input type="hidden" name="{}" value="false">{}', name, box)
 
 
 class CredentialField(forms.CharField):
@@ -160,7 +148,7 @@ class StartForm(forms.Form):
 
     def wish(self) -> Wish:
         """What the valid form asks for."""
-        return self._settings().applied(default_wish(self.cleaned_data["rtsp_url"]))
+        return self._settings().applied(Wish(self.cleaned_data["rtsp_url"]))
 
     def _settings(self) -> Change:
         """What was given of the settings and the name."""
@@ -199,26 +187,35 @@ class StreamForm(StartForm):
     _LABELS = {
         "rtsp_url": (
             "Camera address",
-            "rtsp:// or rtsps://, with or without user name and password.",
+            "rtsp:// or rtsps://, with or without user name and password. "
+            "A known address keeps the values that you leave empty.",
         ),
         "interval": (
             "Interval in seconds",
-            f"From one sample to the next: {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}.",
+            f"{MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}. New: {DEFAULT_INTERVAL_S:g}.",
         ),
-        "count": ("Frames to keep", f"1 to {MAX_COUNT}, the brightest."),
+        "count": (
+            "Frames to keep",
+            f"1 to {MAX_COUNT}, the brightest. New: {DEFAULT_COUNT}.",
+        ),
         "name": ("Name", "If left empty: the last part of the address."),
         "transport": ("Transport", ""),
         "username": ("User name", "If the camera asks for one, and the address has none."),
-        "password": ("Password", "As it is: nothing in it has to be escaped. It is never shown again."),
+        "password": ("Password", "Enter it as is; no escaping. It is never shown again."),
         "verify_certificate": (
-            "Verify the camera's certificate",
-            "By rtsps. Without it whoever is in between can read the password.",
+            "Camera's certificate",
+            "For rtsps. If it is not verified, anyone on the network path can read the password.",
         ),
+    }
+    # Nothing is chosen as the form comes: a setting that nobody touched must not replace a known camera's.
+    _CHOICES = {
+        "transport": [("", "TCP, or as stored"), *Transport.choices],
+        "verify_certificate": [("", "Verified, or as stored"), ("true", "Verified"), ("false", "Not verified")],
     }
     _HINTS: dict[str, dict[str, str | int]] = {
         "rtsp_url": {"placeholder": "rtsp://user:password@camera.example:554/garden", "inputmode": "url"},
-        "interval": {"inputmode": "decimal"},
-        "count": {"inputmode": "numeric"},
+        "interval": {"inputmode": "decimal", "placeholder": f"{DEFAULT_INTERVAL_S:g}"},
+        "count": {"inputmode": "numeric", "placeholder": DEFAULT_COUNT},
         "name": {"maxlength": MAX_NAME_LENGTH},
         "transport": {},
         "username": {"maxlength": MAX_USERNAME_LENGTH},
@@ -227,18 +224,16 @@ class StreamForm(StartForm):
     }
 
     def __init__(self, data: dict[str, str] | None = None) -> None:
-        initial: dict[str, Any] = {"interval": f"{DEFAULT_INTERVAL_S:g}", "count": DEFAULT_COUNT}
-        initial |= {"transport": Transport.TCP, "verify_certificate": True}
-        super().__init__(data, initial=initial)
+        super().__init__(data)
         self.fields["rtsp_url"].error_messages["required"] = "The address of the camera is missing: rtsp://host/path."
         self.has_hidden_credentials = False
         """Whether something of the address is not shown again, and has to be typed again."""
         for name, (label, help_text) in self._LABELS.items():
             field = self.fields[name]
             field.label, field.help_text = label, help_text
-            if name == "verify_certificate":
-                field.widget = Check(check_test=lambda value: value is True or value == "true")
-            elif name != "transport":
+            if name in self._CHOICES:
+                field.widget = forms.Select(choices=self._CHOICES[name])
+            else:
                 box = forms.PasswordInput if name == "password" else forms.TextInput
                 field.widget = box(attrs={"autocapitalize": "none", "spellcheck": "false"})
             completed = "new-password" if name == "password" else "off"
@@ -246,6 +241,7 @@ class StreamForm(StartForm):
 
     def full_clean(self) -> None:
         super().full_clean()
+        self._begin_with_capitals()
         if self.is_bound:
             shown, self.has_hidden_credentials = self._shown_again(self.data.get("rtsp_url", ""))
             # An address that was pasted into a wrong field is not shown again at all.
@@ -254,6 +250,13 @@ class StreamForm(StartForm):
             self.data = {**others, "username": "", "password": "", "rtsp_url": shown}
         for name in list(self.errors)[:1]:
             self.fields[name].widget.attrs["autofocus"] = True
+
+    def _begin_with_capitals(self) -> None:
+        """For sentences that begin with the field's name: one that begins with a stream's name stays as it is."""
+        for name, errors in self.errors.as_data().items():
+            for error in errors:
+                if str(error.message).startswith(f"{name} "):
+                    error.message = capfirst(error.message)
 
     def _shown_again(self, typed: str) -> tuple[str, bool]:
         """The address without credentials, and whether it had any."""
@@ -272,10 +275,6 @@ class StreamForm(StartForm):
         return bool(self.errors.keys() - {"rtsp_url", "interval", "username", "password"})
 
 
-def default_wish(address: Address) -> Wish:
-    return Wish(address, DEFAULT_INTERVAL_S, DEFAULT_COUNT, Transport.TCP.value)
-
-
 class StopForm(forms.Form):
     process_name = forms.CharField(
         error_messages={"required": "process_name is missing: the name that /start answered with."}
@@ -289,6 +288,21 @@ def mistakes(form: forms.Form) -> dict[str, dict[str, str]]:
         first = errors[0]
         found[field] = {"code": _code(field, str(first["code"])), "message": _sentence(field, first)}
     return found
+
+
+def unknown_fields(form: forms.Form, given: Iterable[str]) -> dict[str, dict[str, str]]:
+    """A mistake for each given field that the form does not have: a field that is misspelled must not be ignored."""
+    names = [name for name in given if name not in form.fields]
+    # An "&" that was typed into an address ends the field: what follows it may be the rest of a password.
+    shown = [MASK if "@" in name else doors.shown(name) for name in names]
+    return {name: _unknown_field(form, name) for name in shown}
+
+
+def _unknown_field(form: forms.Form, name: str) -> dict[str, str]:
+    near = get_close_matches(name, form.fields, n=1)
+    meant = f": did you mean {near[0]}?" if near else "."
+    takes = f"It takes {', '.join(form.fields)}." if form.fields else "It takes none."
+    return {"code": "unknown_field", "message": f"This call has no field {name}{meant} {takes}"}
 
 
 def _sentence(field: str, error: dict[str, str]) -> str:

@@ -106,6 +106,15 @@ class Stream(CaptureSettings):
         max_length=100, blank=True, help_text="What is worth saying of the capture: codes, with commas between."
     )
 
+    quirks = models.TextField(
+        "learned",
+        blank=True,
+        editable=False,
+        default="",
+        db_default="",  # a website of the version before makes rows without it
+        help_text="What was learned about the camera, as JSON. Forgotten when its address changes.",
+    )
+
     class Meta:
         ordering = ("name",)
 

@@ -52,21 +52,22 @@ def streams(request: HttpRequest) -> HttpResponse:
 
 @call
 def _begin(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
-    """To the stream's page; or the form again with its mistakes, which is a page like others: 200."""
-    form = StreamForm(fields)
+    """To the stream's page; or the form again, with its mistakes (200) or with what contradicts it (409)."""
+    form, status = StreamForm(fields), 200
     if form.is_valid():
         try:
             started = services.start(form.wish())
         except services.StartRefused as error:
             form.add_error("name" if error.field == "name" else "rtsp_url", str(error))
+            status = 409
         except AddressRefused as error:
             form.add_error("rtsp_url", str(error))
         else:
             return _see(reverse("stream", args=[started.capture.stream.name]))
-    return _index(request, form)
+    return _index(request, form, status)
 
 
-def _index(request: HttpRequest, form: StreamForm) -> HttpResponse:
+def _index(request: HttpRequest, form: StreamForm, status: int = 200) -> HttpResponse:
     words = _USERINFO.sub("", request.GET.get("q", "")).strip()[:100]
     chosen = request.GET.get("status", "")
     chosen = chosen if chosen in FILTERS else ""
@@ -90,7 +91,7 @@ def _index(request: HttpRequest, form: StreamForm) -> HttpResponse:
         "form": form,
         "site": request.build_absolute_uri("/")[:-1],
     }
-    return _live(request, "streams/index.html", context)
+    return _live(request, "streams/index.html", context, status)
 
 
 def _is_chosen(stream: Stream, chosen: str) -> bool:
@@ -157,6 +158,7 @@ def stream(request: HttpRequest, name: str) -> HttpResponse:
     frames = list(queries.ranked_frames(capture)) if capture else []
     context = {
         "stream": found,
+        "settings": found if capture is None or capture.is_finished else capture,
         "capture": None,
         "frames": frames,
         "history": Paginator(queries.history(found), queries.PAGE_LENGTH).get_page(request.GET.get("page")),
@@ -254,11 +256,11 @@ def sign_out(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
 # --- answers --------------------------------------------------------------------------------------
 
 
-def _live(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+def _live(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
     """The whole page; to a page that looks again its live part, or 304 if that is as it was."""
     is_part = bool(request.htmx)  # type: ignore[attr-defined]  # its middleware's
     base = "part.html" if is_part else "base.html"
-    response = answers.page(request, template, {**context, "base": base})
+    response = answers.page(request, template, {**context, "base": base}, status)
     if not is_part:
         return response
     tag = hashlib.sha256(response.content).hexdigest()[:16]

@@ -26,7 +26,7 @@ from . import claims
 from .claims import Candidate
 from .engine.timeline import Timeline as EngineTimeline
 from .fields import Sealed
-from .models import Capture, Frame, Host, Status, Stream, Timeline
+from .models import Capture, CaptureSettings, Frame, Host, Status, Stream, Timeline
 
 CAPTURE_STATES = {
     "in progress": Q(finished_at=None, stop_requested_at=None),
@@ -101,6 +101,11 @@ def timeline_of(capture: Capture) -> EngineTimeline | None:
 
 def latest_capture(stream: Stream) -> Capture | None:
     return stream.captures.select_related("stream").order_by("-id").first()
+
+
+def settings_of(stream: Stream) -> CaptureSettings:
+    """Interval, count and transport that count now: the running capture's own, or else the stream's."""
+    return stream.captures.filter(finished_at=None).first() or stream
 
 
 def ranked_frames(capture: Capture) -> "QuerySet[Frame]":

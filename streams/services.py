@@ -24,6 +24,7 @@ from .engine import composer
 from .engine.address import MASK, MAX_NAME_LENGTH, Address, check_literal
 from .engine.errors import CaptureError, InvalidURL, RecorderDied
 from .engine.notices import Notice
+from .engine.quirks import Quirks
 from .engine.report import Picture, Report, State
 from .engine.report import Status as EngineStatus
 from .fields import Sealed, is_newest, with_newest_key
@@ -36,6 +37,7 @@ Meanwhile = Callable[[], object]
 
 _NAME_TRIES = 1000
 _MAKING_STREAMS = 0x6D616B696E67  # any number that nothing else in the database locks
+SETTINGS = ("interval_s", "count", "transport", "verify_certificate")  # of a stream, a Wish and a Change
 GIVE_UP_FILES_S = 600.0  # a storage that is away longer has lost the file
 _START_TRIES = 50  # each lost to another request that got further: far more than ask at once
 
@@ -55,14 +57,19 @@ class StartRefused(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What /start asks for; validated. Without a `name` the address gives one."""
+    """What /start asks for; validated. Without a `name` the address gives one.
+
+    None leaves a known stream's setting as it is stored; a new stream gets the model's default. An address without a
+    user name keeps the credentials that are stored for it, unless `is_whole`.
+    """
 
     address: Address
-    interval_s: float
-    count: int
-    transport: str
+    interval_s: float | None = None
+    count: int | None = None
+    transport: str | None = None
     name: str = ""
-    verify_certificate: bool = True
+    verify_certificate: bool | None = None
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +101,8 @@ class Change:
 
     def applied(self, to: Wish) -> Wish:
         """The wish with these settings and this name; not with these credentials."""
-        return replace(
-            to,
-            interval_s=to.interval_s if self.interval_s is None else self.interval_s,
-            count=self.count or to.count,
-            transport=self.transport or to.transport,
-            name=self.name or to.name,
-            verify_certificate=to.verify_certificate if self.verify_certificate is None else self.verify_certificate,
-        )
+        given = {name: getattr(self, name) for name in (*SETTINGS, "name")}
+        return replace(to, **{name: value for name, value in given.items() if value is not None})
 
 
 # --- start and stop: wishes -----------------------------------------------------------------------
@@ -125,10 +126,7 @@ def start_again(stream: Stream, change: Change | None = None) -> Started:
         address = _recredited(stream, change)
         if isinstance(stream.credentials, Sealed) and not change.has_credentials:
             raise StartRefused("process_name", "credentials_sealed", _sealed_words(stream))
-        wish = Wish(
-            address, stream.interval_s, stream.count, stream.transport, stream.name, stream.verify_certificate
-        )
-        return start(change.applied(wish))
+        return start(change.applied(Wish(address, name=stream.name, is_whole=True)))
 
 
 def stop(stream: Stream) -> Capture | None:
@@ -165,15 +163,15 @@ def _start(stream: Stream, wish: Wish) -> Started:
     if running:
         _check_same(running, wish)
         return Started(running, is_new=False)
-    stream.credentials = wish.address.secret
-    stream.interval_s, stream.count, stream.transport = wish.interval_s, wish.count, wish.transport
-    stream.verify_certificate = wish.verify_certificate
+    stream.quirks = _still_known(stream, wish.transport)
+    stream.credentials = _asked_address(stream, wish).secret
+    _take_settings(stream, wish)
     stream.status, stream.status_at = Status.QUEUED, datetime.now(UTC)
     stream.error_code = stream.error_text = stream.notices = ""
     stream.attempt, stream.next_attempt_at = 0, None
     stream.save()
     capture = Capture.objects.create(
-        stream=stream, interval_s=wish.interval_s, count=wish.count, transport=wish.transport
+        stream=stream, interval_s=stream.interval_s, count=stream.count, transport=stream.transport
     )
     _nudge("place", capture.pk)
     log.info("stream=%s capture=%s queued interval_s=%g", stream.name, capture.pk, capture.interval_s)
@@ -188,8 +186,24 @@ def _stream_of(wish: Wish) -> Stream:
         _check_room()
         return Stream.objects.create(url=url, name=_free_name(wish))
     if wish.name and wish.name != stream.name:
-        raise StartRefused("name", "name_taken", f"This address is the stream {stream.name} already.")
+        raise StartRefused("rtsp_url", "address_taken", _address_taken_words(stream))
     return stream
+
+
+def _asked_address(stream: Stream, wish: Wish) -> Address:
+    """With the stream's stored credentials where the wish brings none. Raises StartRefused if no key opens them."""
+    if wish.is_whole or not wish.address.lacks_credentials:
+        return wish.address
+    if isinstance(stream.credentials, Sealed):
+        raise StartRefused("process_name", "credentials_sealed", _sealed_words(stream))
+    return wish.address.filled_from(stream.address)
+
+
+def _take_settings(stream: Stream, given: Wish | Change) -> None:
+    for name in SETTINGS:
+        value = getattr(given, name)
+        if value is not None:
+            setattr(stream, name, value)
 
 
 def _check_room() -> None:
@@ -224,17 +238,46 @@ def _check_same(running: Capture, wish: Wish) -> None:
     stream = running.stream
     if running.stop_requested_at:
         raise StartRefused("process_name", "stopping", f"{stream.name} is being stopped: start it again in a moment.")
-    asked = (wish.interval_s, wish.count, wish.transport, wish.address.secret, wish.verify_certificate)
-    has = (running.interval_s, running.count, running.transport, stream.credentials, stream.verify_certificate)
-    if asked == has:
+    differing = list(_differing(running, wish))
+    if not differing:
         return
-    raise StartRefused(
-        "process_name",
-        "already_running",
-        f"{stream.name} is already running with other settings (interval {running.interval_s:g} s, "
-        f"{running.count} frames, {running.transport}, its own credentials"
-        f"{'' if stream.verify_certificate else ', certificate not verified'}): stop it first.",
-    )
+    has = _listed([words for words, _ in differing])
+    optional = _listed([name for _, name in differing if name])
+    advice = f"stop it first, or leave {optional} out" if all(name for _, name in differing) else "stop it first"
+    raise StartRefused("process_name", "already_running", f"{stream.name} is already running with {has}: {advice}.")
+
+
+def _differing(running: Capture, wish: Wish) -> Iterator[tuple[str, str]]:
+    """What the capture has in another way than is asked for, with both values, and what to leave out to get it so.
+
+    Credentials have no value here, and secrets of the path or the query cannot be left out.
+    """
+    stream = running.stream
+    if wish.interval_s not in (None, running.interval_s):
+        yield f"interval {running.interval_s:g} s (you asked for {wish.interval_s:g} s)", "the interval"
+    if wish.count not in (None, running.count):
+        yield f"count {running.count} (you asked for {wish.count})", "the count"
+    if wish.transport not in (None, running.transport):
+        yield f"transport {running.transport} (you asked for {wish.transport})", "the transport"
+    if wish.verify_certificate not in (None, stream.verify_certificate):
+        is_on, is_asked = ("on" if it else "off" for it in (stream.verify_certificate, wish.verify_certificate))
+        yield f"certificate verification {is_on} (you asked for {is_asked})", "verify_certificate"
+    if _brings_others(stream, wish):
+        is_optional = wish.address.without_user().filled_from(stream.address) == stream.address
+        yield "other credentials", "the credentials" if is_optional else ""
+
+
+def _brings_others(stream: Stream, wish: Wish) -> bool:
+    """Whether the wish names other credentials than the stream has."""
+    if isinstance(stream.credentials, Sealed) and not wish.is_whole and wish.address.lacks_credentials:
+        return False  # it names none, so that none can be others
+    has: str = stream.credentials
+    return _asked_address(stream, wish).secret != has
+
+
+def _listed(words: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 # --- create, change, delete: streams at rest --------------------------------------------------------
@@ -255,8 +298,8 @@ def change_stream(stream: Stream, change: Change) -> Stream:
     return _committed(lambda: _change(_at_rest(stream), change))
 
 
-def check_credentials(stream: Stream, change: Change) -> None:
-    """Raises Refused if `change_stream` would because of these credentials, or of when they come."""
+def check_change(stream: Stream, change: Change) -> None:
+    """Raises Refused if `change_stream` would because of the credentials, or because the stream is captured."""
     with transaction.atomic():
         _recredited(_at_rest(stream), change)
 
@@ -276,20 +319,15 @@ def delete_stream(stream: Stream) -> None:
 def _create(wish: Wish) -> Stream:
     _check_address_free(wish.address)
     _check_room()
-    stream = Stream.objects.create(
-        name=_free_name(wish),
-        url=wish.address.public,
-        credentials=wish.address.secret,
-        interval_s=wish.interval_s,
-        count=wish.count,
-        transport=wish.transport,
-        verify_certificate=wish.verify_certificate,
-    )
+    stream = Stream(name=_free_name(wish), url=wish.address.public, credentials=wish.address.secret)
+    _take_settings(stream, wish)
+    stream.save()
     log.info("stream=%s created", stream.name)
     return stream
 
 
 def _change(stream: Stream, change: Change) -> Stream:
+    stream.quirks = _still_known(stream, change.transport, change.address)
     if change.address:
         _check_address_free(change.address, stream)
         stream.url, stream.credentials = change.address.public, change.address.secret
@@ -299,16 +337,30 @@ def _change(stream: Stream, change: Change) -> Stream:
         if Stream.objects.filter(name=change.name).exists():
             raise _name_taken(change.name)
         stream.name = change.name
-    stream.interval_s = stream.interval_s if change.interval_s is None else change.interval_s
-    stream.count = change.count or stream.count
-    stream.transport = change.transport or stream.transport
-    if change.verify_certificate is not None:
-        stream.verify_certificate = change.verify_certificate
+    _take_settings(stream, change)
     stream.save(
-        update_fields=["name", "url", "credentials", "interval_s", "count", "transport", "verify_certificate"]
+        update_fields=[
+            "name",
+            "url",
+            "credentials",
+            "interval_s",
+            "count",
+            "transport",
+            "verify_certificate",
+            "quirks",
+        ]
     )
     log.info("stream=%s changed", stream.name)
     return stream
+
+
+def _still_known(stream: Stream, transport: str | None, address: Address | None = None) -> str:
+    """What was learned about the camera and holds with this transport and address; None: the stream's own."""
+    if address and address.public != stream.url:
+        return ""
+    if transport in (None, stream.transport):
+        return stream.quirks
+    return replace(Quirks.decode(stream.quirks), transport="").encode()
 
 
 def _recredited(stream: Stream, change: Change) -> Address:
@@ -352,11 +404,15 @@ def _at_rest(stream: Stream) -> Stream:
 def _check_address_free(address: Address, but: Stream | None = None) -> None:
     known = Stream.objects.filter(url=address.public).first()
     if known and known != but:
-        raise Refused("rtsp_url", "address_taken", f"This address is the stream {known.name} already.")
+        raise Refused("rtsp_url", "address_taken", _address_taken_words(known))
+
+
+def _address_taken_words(stream: Stream) -> str:
+    return f"This address belongs to the stream {stream.name} already."
 
 
 def _name_taken(name: str) -> StartRefused:
-    return StartRefused("name", "name_taken", f"The name {name} belongs to another address.")
+    return StartRefused("name", "name_taken", f"The name {name} belongs to another stream.")
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -455,16 +511,19 @@ def checkpoint(
     report: Report,
     known: EngineStatus | None = None,
     later: frozenset[int] = frozenset(),
+    known_quirks: str = "",
 ) -> frozenset[int]:
     """Save what a recorder reports; the numbers of all frames that are saved now.
 
-    `known` is the status saved last; `later` are frames on the leaderboard that another call saves.
+    `known` is the status saved last and `known_quirks` the quirks; `later` are frames on the leaderboard that another
+    call saves.
 
     The JPEG files are written first, then rows and counters in one transaction, and the files of evicted frames
     go last: at any instant each row has its whole file. Raises ClaimLost, and then leaves nothing behind; OSError
     when a file cannot be written.
     """
-    if not report.fresh and report.status == known:  # most often: one statement, no transaction
+    is_known = (report.status, report.quirks) == (known, known_quirks)
+    if not report.fresh and is_known:  # most often: one statement, no transaction
         _save_counters(claim, base, report)
         _save_timeline(claim, report.timeline)
         return frozenset(number for number, _ in report.board) - later
@@ -477,6 +536,8 @@ def checkpoint(
             _save_timeline(claim, report.timeline)
             if report.status != known:
                 _save_status(claim, report.status)
+            if report.quirks != known_quirks:
+                Stream.objects.filter(captures=claim.capture_id).update(quirks=report.quirks)
             is_committing = True
     except BaseException:
         if not is_committing:  # a commit whose answer was lost may hold: litter is swept, a lost file is not
@@ -547,7 +608,10 @@ def finish(capture_id: int, meanwhile: Meanwhile = bool) -> bool:
         is_ours = bool(rows.update(grid=capture.grid.name, finished_at=Now(), claimed_by=None))
         if is_ours:
             status = Status.FAILED if capture.ending == Ending.FAILED else Status.IDLE
-            _set_status(capture.stream_id, status, capture.error_code, capture.error_text)
+            is_fine = status == Status.IDLE and capture.frames.count() >= capture.count
+            # A capture that got all its frames needs no attention, whatever went wrong on the way: that is history.
+            error = ("", "") if is_fine else (capture.error_code, capture.error_text)
+            _set_status(capture.stream_id, status, *error)
     if not is_ours:
         _delete(capture.grid)
     if is_ours:

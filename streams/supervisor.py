@@ -107,6 +107,8 @@ class _Recorder:
     """What was saved last."""
     status: Status | None = None
     """The status that was saved last."""
+    quirks: str = ""
+    """What was learned about the camera, as it was saved last."""
     is_storage_full: bool = False
     left_s: float | None = None
     """When it was asked to leave."""
@@ -268,27 +270,40 @@ class Supervisor:
         try:
             for part, later in _parts(report):
                 self._heartbeat()
-                recorder.saved = services.checkpoint(recorder.claim, recorder.base, part, recorder.status, later)
+                recorder.saved = services.checkpoint(
+                    recorder.claim, recorder.base, part, recorder.status, later, recorder.quirks
+                )
         except OSError as error:
             if not recorder.is_storage_full:
                 _log(recorder, logging.ERROR, "checkpoint failed error=%s", error.strerror)
             recorder.is_storage_full = True
             full = replace(report.status, notices=(*report.status.notices, Notice.STORAGE_FULL))
             known = recorder.status if recorder.left_s is None else None  # a stop has wiped what the stream said
-            services.checkpoint(recorder.claim, recorder.base, replace(report, fresh=(), status=full), known)
+            without = replace(report, fresh=(), status=full)
+            services.checkpoint(recorder.claim, recorder.base, without, known, frozenset(), recorder.quirks)
+            self._note_quirks(recorder, report.quirks)
             self._note_status(recorder, full)
             return False
         if recorder.is_storage_full:
             recorder.is_storage_full = False
             _log(recorder, logging.INFO, "checkpoint worked again")
         recorder.last = None if report.fresh else replace(report, timeline="")
+        self._note_quirks(recorder, report.quirks)
         self._note_status(recorder, report.status)
         return True
+
+    def _note_quirks(self, recorder: _Recorder, quirks: str) -> None:
+        if quirks != recorder.quirks:
+            _log(recorder, logging.INFO, "learned quirks=%s", quirks or "{}")
+            recorder.quirks = quirks
 
     def _note_status(self, recorder: _Recorder, status: Status) -> None:
         last, recorder.status = recorder.status or Status(), status
         if replace(last, notices=()) != replace(status, notices=()):
             _log_status(recorder, status)
+        for notice in status.notices:
+            if notice.rule and notice not in last.notices:
+                _log(recorder, logging.WARNING, "rule stood down rule=%s", notice.rule)
 
     def _take_leave(self, recorder: _Recorder, final: Report, now_s: float) -> None:
         """A recorder ended by its own will: it was told to, it must not go on, or its camera hangs.
@@ -417,10 +432,12 @@ class Supervisor:
             transport=capture.transport,
             verify_certificate=stream.verify_certificate,
             networks=configured.CAPTURE_ALLOWED_NETWORKS,
+            redirect_ports=configured.CAPTURE_REDIRECT_PORTS,
             memory_bytes=configured.CAPTURE_MEMORY_MB << 20,
         )
         board = tuple((frame.number, frame.score) for frame in capture.frames.all())
-        seed = Seed(capture.samples, board, services.saved_status(stream), queries.saved_timeline(capture))
+        timeline = queries.saved_timeline(capture)
+        seed = Seed(capture.samples, board, services.saved_status(stream), timeline, stream.quirks)
         now_s = time.monotonic()
         recorder = _Recorder(
             process=RecorderProcess(settings, seed),
@@ -429,6 +446,7 @@ class Supervisor:
             base=services.Totals.of(capture),
             started_s=now_s,
             settled_s=now_s,
+            quirks=stream.quirks,
         )
         self._recorders[row.capture_id] = recorder
         _log(recorder, logging.INFO, "recorder started pid=%s frames_kept=%s", recorder.process.pid, len(board))

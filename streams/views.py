@@ -1,5 +1,6 @@
 """The calls that curl makes, and what machines ask that look after the service."""
 
+from django import forms
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
@@ -8,10 +9,11 @@ from . import answers, health, metrics, outcomes, results, services
 from .access import public
 from .answers import call
 from .engine.errors import AddressRefused
-from .forms import StartForm, StopForm, mistakes
+from .forms import StartForm, StopForm, mistakes, unknown_fields
 from .models import Stream
 
 readiness = health.Readiness()
+CSRF_FIELD = "csrfmiddlewaretoken"  # Django's own, which its templates and test clients add to a form
 
 
 # --- /start and /stop -----------------------------------------------------------------------------
@@ -21,13 +23,12 @@ readiness = health.Readiness()
 def start(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
     """Begin to capture a stream: 201, or 200 if that runs already."""
     form = StartForm(fields)
-    if not form.is_valid():
-        return answers.mistaken(request, mistakes(form))
+    if found := _mistakes(form, fields):
+        return answers.mistaken(request, found)
     try:
         started = services.start(form.wish())
     except services.StartRefused as error:
-        status = 400 if error.field == "name" else 409
-        return answers.mistaken(request, {error.field: {"code": error.code, "message": str(error)}}, status)
+        return answers.mistaken(request, {error.field: {"code": error.code, "message": str(error)}}, 409)
     except AddressRefused as error:
         return answers.mistaken(request, {"rtsp_url": {"code": error.code, "message": str(error)}})
     return _started(request, started)
@@ -37,8 +38,8 @@ def start(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
 def stop(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
     """End a stream's capture and answer with its grid."""
     form = StopForm(fields)
-    if not form.is_valid():
-        return answers.mistaken(request, mistakes(form))
+    if found := _mistakes(form, fields):
+        return answers.mistaken(request, found)
     stream = Stream.objects.filter(name=form.cleaned_data["process_name"]).first()
     if stream is None:
         return answers.refusal(request, 404, "unknown_process", "No stream has this process_name.")
@@ -49,6 +50,15 @@ def stop(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
             request, 404, "no_capture", f"{stream.name} has no capture: none was made, or all were pruned."
         )
     return results.answer(request, capture)
+
+
+def _mistakes(form: forms.Form, fields: dict[str, str]) -> answers.Mistakes:
+    """Of the fields that the form has, and of those that it does not have; empty for a valid form."""
+    unknown = unknown_fields(form, sorted(fields.keys() - {CSRF_FIELD}))
+    if "?" in fields.get("rtsp_url", ""):
+        for mistake in unknown.values():
+            mistake["message"] += " If it is a part of the address, write %26 for the & before it."
+    return unknown | mistakes(form)
 
 
 def _started(request: HttpRequest, started: services.Started) -> HttpResponse:

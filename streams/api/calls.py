@@ -17,7 +17,7 @@ router = Router()
 call = partial(documented.call, router)
 
 STREAMS, CAPTURES, RUNNING, LIVE, LINKS = "Streams", "Captures", "Start and stop", "Live", "Links"
-CAMERA = {"rtsp_url": "rtsp://camera.example:8554/demo", "username": "user", "password": "password"}
+CAMERA = {"rtsp_url": "rtsp://camera.example:8554/demo", "username": "viewer", "password": "s3cret-Lamp"}
 RESULTS = {"ok": schemas.Result, "unfinished": schemas.Result, "too_few": schemas.Result}
 StreamName = PathEx[str, P(description="Of the stream.", example="demo")]
 CaptureId = PathEx[int, P(description="Of the capture.", example=12)]
@@ -61,8 +61,8 @@ def streams(request: HttpRequest) -> Any:
     example={**CAMERA, "interval": 2},
 )
 def create_stream(request: HttpRequest) -> Any:
-    """Its name is the last part of the address unless one is given. 409: the address is another stream's, or
-    there are as many streams as there may be."""
+    """Its name is the last part of the address unless one is given. 409: the address or the name is another
+    stream's, or there are as many streams as there may be."""
     created = services.create_stream(inputs.body(request, StartForm).wish())
     return Status(201, Builder(request).stream(pk=created.pk))
 
@@ -87,7 +87,7 @@ def change_stream(request: HttpRequest, name: StreamName) -> schemas.Stream:
     """What is left out stays as it is. An address brings its credentials, in it or beside it: without any it takes
     away those that there were, so that no password goes to another camera. Without an address `password` alone goes
     with the user name that there is, and null takes it away; `username` null takes both away.
-    409: it is being captured, or the address is another stream's, or what shall stay cannot be read."""
+    409: it is being captured, or the address or the name is another stream's, or what shall stay cannot be read."""
     form = inputs.body(request, ChangeForm)
     changed = services.change_stream(_stream(name), form.change())
     return Builder(request).stream(pk=changed.pk)
@@ -167,8 +167,8 @@ def frames(request: HttpRequest, capture_id: CaptureId) -> schemas.Frames:
     example={**CAMERA, "interval": 2},
 )
 def start(request: HttpRequest) -> Any:
-    """The stream of this address, which is made if there is none. 409: it runs with other settings, or is being
-    stopped."""
+    """The stream of this address, which is made if there is none. 409: it runs with other settings or is being
+    stopped, or the address or the name is another stream's."""
     return _started(services.start(inputs.body(request, StartForm).wish()))
 
 

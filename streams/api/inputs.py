@@ -8,23 +8,26 @@ from django.http import HttpRequest
 
 from .. import doors, links
 from ..engine.address import MAX_URL_LENGTH
-from ..forms import ChangeForm, CredentialField, TruthField, mistakes
+from ..forms import ChangeForm, CredentialField, TruthField, mistakes, unknown_fields
 from ..models import DEFAULT_COUNT, DEFAULT_INTERVAL_S, Transport
 from .errors import Mistaken
 from .forms import DEFAULT_LIMIT, MomentField
 
 F = TypeVar("F", bound=forms.Form)
 
+_LEFT_OUT = "If left out: {} for a new stream, otherwise as stored."
 _DESCRIPTIONS = {
     "rtsp_url": "rtsp:// or rtsps://, with user name and password if the camera asks for them: they are kept apart "
     "and never told again. Write %40 for an @ and %2F for a / in a password.",
-    "interval": "Seconds from one sample to the next.",
-    "count": "Frames to keep.",
-    "name": "What the stream shall be called; by itself the last part of the address.",
-    "transport": "What the camera is asked for first.",
-    "username": "For the camera, if the address has none. Taken as it is, never told again.",
+    "interval": f"Seconds from one sample to the next. {_LEFT_OUT.format(f'{DEFAULT_INTERVAL_S:g}')}",
+    "count": f"Frames to keep. {_LEFT_OUT.format(DEFAULT_COUNT)}",
+    "name": "Name of a new stream; if left out, the last part of the address.",
+    "transport": f"What the camera is asked for first. {_LEFT_OUT.format(Transport.TCP.value)}",
+    "username": "For the camera, if the address has none. Taken as it is, never told again. A known "
+    "stream keeps the credentials that are stored for its address if you give no user name.",
     "password": "For the camera, if the address has none. Taken as it is, never told again.",
-    "verify_certificate": "By rtsps: whether the camera has to have a certificate that this host trusts.",
+    "verify_certificate": "By rtsps: whether the camera has to have a certificate that this host trusts. "
+    f"{_LEFT_OUT.format('true')}",
     "path": "Of a picture: a path, or the whole address that the API has told. /streams/<name>/best.jpg is the best "
     "frame of the stream's latest capture, whenever it is looked at.",
     "expires_in": "Seconds for which the link is open.",
@@ -39,14 +42,17 @@ _DESCRIPTIONS = {
     "started_after": "Captures that were started after this moment.",
     "started_before": "Captures that were started before this moment.",
 }
-_DEFAULTS = {
-    "interval": DEFAULT_INTERVAL_S,
-    "count": DEFAULT_COUNT,
-    "transport": Transport.TCP.value,
-    "limit": DEFAULT_LIMIT,
-    "verify_certificate": True,
-    "expires_in": links.DEFAULT_S,
+# PATCH has no new stream: there the call itself says what happens to a field that is left out.
+_CHANGES = {
+    "interval": "Seconds from one sample to the next.",
+    "count": "Frames to keep.",
+    "name": "Another name for the stream.",
+    "transport": "What the camera is asked for first.",
+    "username": "For the camera, if the address has none. Taken as it is, never told again. Null removes both.",
+    "password": "For the camera, if the address has none. Taken as it is, never told again. Null removes it.",
+    "verify_certificate": "By rtsps: whether the camera has to have a certificate that this host trusts.",
 }
+_DEFAULTS = {"limit": DEFAULT_LIMIT, "expires_in": links.DEFAULT_S}
 
 
 # --- requests -------------------------------------------------------------------------------------
@@ -69,8 +75,7 @@ def query(request: HttpRequest, form_class: type[F]) -> F:
 
 def _valid(form_class: type[F], given: dict[str, str]) -> F:
     form = form_class(given)
-    found = {doors.shown(name): _no_field(name, form) for name in given if name not in form.fields}
-    found |= mistakes(form)
+    found = unknown_fields(form, given) | mistakes(form)
     well_named = (given.keys() & form.fields.keys()) - found.keys()
     found |= {name: _not_empty(form, name) for name in sorted(well_named) if _is_left_empty(form, given, name)}
     if found:
@@ -88,11 +93,6 @@ def _text(name: str, value: object, field: forms.Field | None) -> str:
     if field and not isinstance(value, str):
         raise doors.BadInput(f"{name} must be text.", field=name)
     return str(value)
-
-
-def _no_field(name: str, form: forms.Form) -> dict[str, str]:
-    words = f"It takes {', '.join(form.fields)}." if form.fields else "It takes none."
-    return {"code": "unknown_field", "message": f"This call has no field {doors.shown(name)}. {words}"}
 
 
 def _is_left_empty(form: forms.Form, given: dict[str, str], name: str) -> bool:
@@ -151,10 +151,10 @@ def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _documented(form_class: type[forms.Form]) -> dict[str, dict[str, Any]]:
     """The schema of each field."""
-    defaults = {} if issubclass(form_class, ChangeForm) else _DEFAULTS
+    descriptions = _DESCRIPTIONS | (_CHANGES if issubclass(form_class, ChangeForm) else {})
     return {
-        name: {"description": _DESCRIPTIONS[name], **_type(name, field)}
-        | ({"default": defaults[name]} if name in defaults else {})
+        name: {"description": descriptions[name], **_type(name, field)}
+        | ({"default": _DEFAULTS[name]} if name in _DEFAULTS else {})
         for name, field in form_class().fields.items()
     }
 

@@ -15,6 +15,7 @@ MAX_URL_LENGTH = 1000
 MAX_USERINFO_LENGTH = 255
 MAX_NAME_LENGTH = 64
 MAX_HOST_LENGTH = 253  # RFC 1035 section 2.3.4
+MAX_REDIRECT_PORTS = 16
 MASK = "***"
 Networks = tuple[IPv4Network | IPv6Network, ...]
 """Empty: no limit."""
@@ -67,6 +68,7 @@ _PATH_SECRET = re.compile(
 )
 
 _SCHEME = re.compile(r"(rtsps?)://(.*)", re.IGNORECASE | re.DOTALL)
+_TWO_SCHEMES = re.compile(r"\s*rtsps?://\s*(?:[^/?#]*@)?(?:rtsps?|https?)://", re.IGNORECASE)
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s@:/?#\[\]%\\]+)(?::(?P<port>[0-9]{0,5}))?")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 # What inet_aton(3) takes for an IPv4 address: 2852039166, 0xa9fea9fe, 0251.0376.0251.0376, 169.254.43518. People and
@@ -125,6 +127,26 @@ class Address:
         return address
 
     @property
+    def lacks_credentials(self) -> bool:
+        """Whether it has no user name, or a mask in place of a secret: as `public` is written."""
+        return self.username is None or MASK in self.path or any(value == MASK for _, value in self.query)
+
+    def without_user(self) -> "Address":
+        return replace(self, username=None, password=None)
+
+    def filled_from(self, stored: "Address") -> "Address":
+        """With the credentials that it lacks taken from an address of the same `public`."""
+        has_user = self.username is not None
+        pairs = zip(self.query, stored.query, strict=True)
+        return replace(
+            self,
+            path=stored.path if MASK in self.path else self.path,
+            query=tuple((key, known if value == MASK else value) for (key, value), (_, known) in pairs),
+            username=self.username if has_user else stored.username,
+            password=self.password if has_user else stored.password,
+        )
+
+    @property
     def name(self) -> str:
         """What a stream of this address is called: the last part of the path, or else the host."""
         last = unquote(_PATH_SECRET.sub("", self.path).rstrip("/").rpartition("/")[2])
@@ -150,6 +172,12 @@ def parse(text: str) -> Address:
     A URL that RFC 3986 allows is read as RFC 3986 says. Only where that gives no valid host is the
     user information read up to a later `@`. Raises InvalidURL with a sentence that never quotes the URL.
     """
+    if _TWO_SCHEMES.match(text):
+        raise InvalidURL("The address has a second scheme, as in rtsp://rtsp://. Remove one of the two.")
+    return _parse(text)
+
+
+def _parse(text: str) -> Address:
     _check_text(text)
     scheme, rest = _split_scheme(text.strip())
     reading = _split_authority(rest)
@@ -173,7 +201,7 @@ def parse(text: str) -> Address:
 def join(public: str, secret: str) -> Address:
     """The address that gave this `public` and this `secret`."""
     # With some user information there is one way to read it, whatever `@` is in the path; without, there may be two.
-    address = replace(parse(public.replace("://", "://_@", 1)), username=None, password=None)
+    address = replace(_parse(public.replace("://", "://_@", 1)), username=None, password=None)
     if not secret:
         return address
     held = json.loads(secret)
@@ -192,6 +220,17 @@ def parse_networks(text: str) -> Networks:
             raise ValueError(f"{word}: write IPv4 addresses as such; ::ffff:192.0.2.1 is compared as 192.0.2.1.")
         networks.append(network)
     return tuple(networks)
+
+
+def parse_ports(text: str) -> tuple[int, ...]:
+    """`1554, 8554`. Raises ValueError with a sentence about the first that is none."""
+    words = [word for word in map(str.strip, text.split(",")) if word]
+    for word in words:
+        if not (word.isascii() and word.isdigit() and 1 <= int(word[:6]) <= 65_535):
+            raise ValueError(f"{word} is no port: write numbers from 1 to 65535, 1554,8554.")
+    if len(words) > MAX_REDIRECT_PORTS:
+        raise ValueError(f"It names {len(words)} ports: {MAX_REDIRECT_PORTS} are the most.")
+    return tuple(int(word) for word in words)
 
 
 def check_ip(ip: str, networks: Networks = ()) -> None:

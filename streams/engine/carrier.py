@@ -7,19 +7,19 @@ left in the dialogue's stream for the session.
 import re
 import select
 from dataclasses import dataclass
+from ipaddress import ip_address
 from time import monotonic
 from typing import Protocol
 
 from . import errors
+from .address import Networks, check_ip, is_literal
 from .clock import Stop
 from .connection import Datagrams
-from .dialogue import Dialogue
+from .dialogue import Begun, Dialogue
 from .interleaved import BASE_BYTES
 
 MAX_DRAINED_BYTES = 1 << 24
 MAX_NAP_S = 0.05  # over UDP: at 4 Mbit/s 23 packets, where Linux's default buffer holds 184
-TCP_REPORT_S = 10.0  # some servers end a session without
-UDP_REPORT_S = 5.0  # RFC 3550 section 6.2
 CHANNELS = (0, 1)
 _RTP_PUNCH = bytes([0x80]) + bytes(11)  # an RTP packet that holds nothing
 _NUMBERS = re.compile(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?", re.ASCII)
@@ -36,16 +36,25 @@ class Transport:
     is_multicast: bool
     channels: tuple[int, int] | None
     server_ports: tuple[int, int] | None
+    source: str
+    """Where the packets come from; empty: where the answers come from."""
 
 
 class Carrier(Protocol):
     offer: str
     """Transport of the SETUP request."""
-    report_every_s: float
-    """How often the sender wants a receiver report."""
 
     def agree(self, told: str, report: bytes) -> None:
         """Take what the SETUP answer says. Raises TransportRefused if it is another transport than was offered."""
+
+    def offer_unread(self) -> str:
+        """Transport of the SETUP request of one more track, whose packets are not read. Raises Unreachable."""
+
+    def agree_unread(self, told: str) -> None:
+        """Take what the answer to that says."""
+
+    def begun(self) -> Begun:
+        """Make a check whether packets have come since now, for the time before `watch`."""
 
     def watch(self, stop: Stop) -> None:
         """From now on `wait`."""
@@ -70,15 +79,23 @@ class Carrier(Protocol):
     def report(self, packet: bytes) -> None:
         """Send RTCP."""
 
+    def outlives_connection(self) -> bool:
+        """The RTSP connection has ended: whether packets can come all the same."""
+
+    @property
+    def trouble(self) -> str:
+        """What may be why nothing comes: one sentence, or empty."""
+
     def close(self) -> None: ...
 
 
 class TCPCarrier:
     def __init__(self, dialogue: Dialogue) -> None:
         self.offer = "RTP/AVP/TCP;unicast;interleaved={}-{}".format(*CHANNELS)
-        self.report_every_s = TCP_REPORT_S
         self._dialogue = dialogue
-        self._rtcp_channel = CHANNELS[1]
+        self._channels = CHANNELS
+        self._unread: list[int] = []
+        self._offered = CHANNELS
         self._poll = select.poll()
         self._is_drained = False
         dialogue.stream.listen(*CHANNELS)
@@ -87,8 +104,22 @@ class TCPCarrier:
         transport = parse_transport(told)
         if told and (transport.is_multicast or not transport.is_tcp):
             raise errors.TransportRefused
-        channel, self._rtcp_channel = transport.channels or CHANNELS
-        self._dialogue.stream.listen(channel, self._rtcp_channel)
+        self._channels = transport.channels or CHANNELS
+        self._dialogue.stream.listen(*self._channels)
+
+    def offer_unread(self) -> str:
+        taken = max(self._offered[1], self._channels[1], *self._unread, 0)
+        first = (taken // 2 + 1) * 2  # in pairs from an even one on, as libav counts them
+        self._offered = (first, first + 1)
+        return f"RTP/AVP/TCP;unicast;interleaved={first}-{first + 1}"
+
+    def agree_unread(self, told: str) -> None:
+        self._unread += parse_transport(told).channels or self._offered
+        self._dialogue.stream.listen(*self._channels, self._unread)
+
+    def begun(self) -> Begun:
+        before = self._dialogue.early
+        return lambda: self._dialogue.early > before
 
     def watch(self, stop: Stop) -> None:
         for fileno in (stop.fileno(), self._dialogue.connection.fileno()):
@@ -121,19 +152,29 @@ class TCPCarrier:
         self._dialogue.connection.wake_at(count)
 
     def report(self, packet: bytes) -> None:
-        self._dialogue.send_interleaved(self._rtcp_channel, packet)
+        self._dialogue.send_interleaved(self._channels[1], packet)
+
+    def outlives_connection(self) -> bool:
+        return False
+
+    @property
+    def trouble(self) -> str:
+        return ""
 
     def close(self) -> None:
         pass
 
 
 class UDPCarrier:
-    def __init__(self, dialogue: Dialogue) -> None:
+    def __init__(self, dialogue: Dialogue, networks: Networks = ()) -> None:
+        """`networks`: those that packets may come from, as for `check_ip`."""
+        self._networks = networks
+        self._refused_source = ""
         self._datagrams = Datagrams(dialogue.connection)
         self.offer = "RTP/AVP;unicast;client_port={}-{}".format(*self._datagrams.ports)
-        self.report_every_s = UDP_REPORT_S
         self._dialogue = dialogue
         self._rtcp_port = 0
+        self._unread: list[Datagrams] = []
         self._poll, self._calm_poll = select.poll(), select.poll()
         self._buffer = memoryview(bytearray(BASE_BYTES))
         self._room = self._buffer
@@ -146,9 +187,21 @@ class UDPCarrier:
         transport = parse_transport(told)
         if transport.is_multicast or transport.is_tcp:
             raise errors.TransportRefused
+        self._expect_from(transport.source)
         if transport.server_ports:
             self._rtcp_port = transport.server_ports[1]
             self._datagrams.punch(transport.server_ports, _RTP_PUNCH, report)
+
+    def offer_unread(self) -> str:
+        datagrams = Datagrams(self._dialogue.connection, receive_buffer_bytes=0)
+        self._unread.append(datagrams)
+        return "RTP/AVP;unicast;client_port={}-{}".format(*datagrams.ports)
+
+    def agree_unread(self, told: str) -> None:
+        pass  # the kernel drops what does not fit into a small buffer
+
+    def begun(self) -> Begun:
+        return self._datagrams.has_any
 
     def watch(self, stop: Stop) -> None:
         calm = (stop.fileno(), self._dialogue.connection.fileno())
@@ -199,11 +252,39 @@ class UDPCarrier:
         self._nap_bytes = count
 
     def report(self, packet: bytes) -> None:
-        if self._rtcp_port:
-            self._datagrams.report(self._rtcp_port, packet)
+        self._datagrams.report(self._rtcp_port, packet)
+
+    def outlives_connection(self) -> bool:
+        """The connection would be readable for ever."""
+        fileno = self._dialogue.connection.fileno()
+        self._poll.unregister(fileno)
+        self._calm_poll.unregister(fileno)
+        return True
+
+    @property
+    def trouble(self) -> str:
+        if self._refused_source:
+            return self._refused_source
+        stranger = self._datagrams.stranger
+        return f"Packets came from {stranger}, which the camera does not name as their source." if stranger else ""
 
     def close(self) -> None:
-        self._datagrams.close()
+        for datagrams in (self._datagrams, *self._unread):
+            datagrams.close()
+
+    def _expect_from(self, source: str) -> None:
+        """A recorder with two networks may send by the other one. No name is looked up; 0.0.0.0 names nothing."""
+        if not is_literal(source) or ip_address(source).is_unspecified:
+            return
+        source = str(ip_address(source))  # as the kernel spells it
+        if source == self._dialogue.connection.peer:
+            return
+        try:
+            check_ip(source, self._networks)
+        except errors.AddressRefused as error:  # behind a NAT it is the camera's own view, and no harm
+            self._refused_source = f"The camera names {source} as the source of its packets. {error}"
+        else:
+            self._datagrams.expect_from(source)
 
     def _read(self) -> list[memoryview]:
         """Into what is left of the buffer; into another one if that is little, for packets in it are in use."""
@@ -228,6 +309,7 @@ def parse_transport(value: str) -> Transport:
         is_multicast="multicast" in fields,
         channels=_pair(fields.get("interleaved", ""), 255),
         server_ports=_pair(fields.get("server_port", ""), 65_535),
+        source=fields.get("source", "").strip("[]"),
     )
 
 

@@ -18,8 +18,6 @@ from .feed import Packet
 # A decoder re-orders at most 16 frames (ITU-T H.264 A.3.1, MaxDpbFrames), which may come as two fields each; what
 # waits for longer has no frame. Frames that are held for it count as well: of 1080p each is 3 MB.
 MAX_PENDING = 48
-# Of coded pictures that are kept for another look: 16 s at 4 Mbit/s.
-MAX_SOURCE_BYTES = 8 << 20
 # Of frames that are held for an earlier one: 16 of 4K and more of all that is smaller.
 MAX_HELD_BYTES = 200 << 20
 _COST_BYTES = 1024
@@ -61,8 +59,6 @@ class Chain:
         self.wanted_from_s = -math.inf
         """Frames that are shown before this stream time are not kept: 25 of 1080p are 78 MB."""
         self.decoded = 0
-        self._sources: list[Waiting] = []
-        self._source_bytes = 0
         self.damaged_from: int | None = None
         """Number of the first picture that is not as it was sent, and with it all that follow."""
 
@@ -74,7 +70,6 @@ class Chain:
             self._rounds.append(waiting.number)
         if waiting.stream_s >= self.begins_s:
             self._pending[waiting.number] = waiting
-            self._note_source(waiting)
         is_long = len(self._pending) + len(self._held) > MAX_PENDING
         if self._pending and (is_long or self._held_bytes > MAX_HELD_BYTES):
             del self._pending[next(iter(self._pending))]
@@ -82,7 +77,7 @@ class Chain:
             frames = self.decoder.decode(waiting.packet.data, waiting.number)
         except Undecodable:
             if self._pending.pop(waiting.number, None):
-                self.note_damage(waiting.number)
+                self._note_damage(waiting.number)
             return
         self._take(frames)
 
@@ -92,7 +87,7 @@ class Chain:
             self._take(self.decoder.drain())
         except Undecodable:
             for number in list(self._pending)[:1]:
-                self.note_damage(number)
+                self._note_damage(number)
         self._pending.clear()
 
     def frames(self) -> Iterator[tuple[Waiting, VideoFrame]]:
@@ -101,14 +96,6 @@ class Chain:
             waiting, frame = self._held.pop(0)
             if self.damaged_from is None or waiting.number < self.damaged_from:
                 yield waiting, frame
-
-    def sources(self, waiting: Waiting) -> tuple[bytes, ...]:
-        """What a picture was decoded from, in order, from its key frame on, itself the last; nothing if that was too
-        much to be kept. A chain may go on over many key frames: with B-frames some frame is always awaited."""
-        known = [source for source in self._sources if source.number <= waiting.number]
-        keys = (index for index in range(len(known) - 1, -1, -1) if known[index].packet.is_key)
-        first = next((index for index in keys if known[index].stream_s <= waiting.stream_s), 0)
-        return tuple(source.packet.data for source in known[first:])
 
     def awaits(self, from_s: float) -> bool:
         """Whether a frame that is shown at this stream time or later has not come out yet."""
@@ -123,23 +110,6 @@ class Chain:
         frame = self._held[-1][1]
         return len(self._held) * frame.width * frame.height * 3 // 2
 
-    def _note_source(self, waiting: Waiting) -> None:
-        if waiting.packet.is_key:
-            self._forget_sources()
-        self._source_bytes += waiting.cost_bytes
-        self._sources.append(waiting)
-        if self._source_bytes > MAX_SOURCE_BYTES:
-            self._sources.clear()
-
-    def _forget_sources(self) -> None:
-        """What came before the last key frame, unless a frame that is still to be given needs it."""
-        held = (waiting.number for waiting, _ in self._held)
-        oldest = min((*self._pending, *held), default=math.inf)
-        keys = [index for index, source in enumerate(self._sources) if source.packet.is_key]
-        first = max((index for index in keys if self._sources[index].number <= oldest), default=0)
-        del self._sources[:first]
-        self._source_bytes = sum(source.cost_bytes for source in self._sources)
-
     def _take(self, frames: list[VideoFrame]) -> None:
         for frame in frames:
             waiting = self._pending.pop(frame.pts or 0, None)
@@ -147,7 +117,7 @@ class Chain:
                 continue
             self._is_settling = self._is_settling and not self._is_whole_by(waiting.number)
             if frame.is_corrupt:
-                self.note_damage(waiting.number)
+                self._note_damage(waiting.number)
             if not self._is_settling and waiting.stream_s >= self.wanted_from_s:
                 self._held.append((waiting, frame))
             for number in [n for n, other in self._pending.items() if other.stream_s < waiting.stream_s]:
@@ -161,7 +131,7 @@ class Chain:
             self._settles_after = number - self._rounds[0]
         return len(self._rounds) > 1 and number >= self._rounds[1] + self._settles_after
 
-    def note_damage(self, number: int) -> None:
-        """The picture of this number is not as it was sent."""
-        if not self._is_settling:
+    def _note_damage(self, number: int) -> None:
+        """The picture of this number is not as it was sent. In the first round of refreshing that says nothing."""
+        if not self._is_settling or len(self._rounds) > 1:
             self.damaged_from = number if self.damaged_from is None else min(number, self.damaged_from)

@@ -20,6 +20,7 @@ class CodedPicture:
     `is_reference`: False only if no other picture can copy from this one.
     `is_whole`: none of its packets is known to be missing, and it begins with its first slice.
     `follows_loss`: packets were lost since the previous picture, maybe whole pictures.
+    `is_size_guessed`: with JPEG, only eight bits tell the width and the height in blocks.
     `refresh`: with H.264, after how many frames a picture that is refreshed bit by bit is clean; else None.
     """
 
@@ -30,6 +31,7 @@ class CodedPicture:
     is_whole: bool
     follows_loss: bool
     refresh: int | None = None
+    is_size_guessed: bool = False
 
 
 class Assembler(ABC):
@@ -55,9 +57,12 @@ class Assembler(ABC):
         "_ready",
         "_refused",
         "_repeats",
+        "_shares_time",
         "_size",
         "_started",
         "_timestamp",
+        "complaint",
+        "has_key",
     )
 
     def __init__(self) -> None:
@@ -76,11 +81,16 @@ class Assembler(ABC):
         self._markers_seen = False
         self._markers_lie = False
         self._repeats = False  # pictures share their timestamp with the one before: then it proves nothing
+        self._shares_time = False  # parts of one picture were seen that had the same timestamp
         self._timestamp = 0  # of the packet before
         self._started = 0  # of the picture's first slice
         self._refused: int | None = None  # what still comes with this timestamp belongs to a picture already gone
         self._is_settled = False  # gone because it was given, not because it was too large
         self._ready: list[CodedPicture] = []
+        self.complaint = ""
+        """A sentence about what cannot be read of the stream."""
+        self.has_key = False
+        """Whether a whole picture was given that decoding can begin with."""
 
     @abstractmethod
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
@@ -129,6 +139,14 @@ class Assembler(ABC):
             self._close()
         self._timestamp = timestamp
         self._refused = None
+
+    def _goes_on(self) -> bool:
+        """Whether a part with another timestamp, which cannot begin a picture, belongs to the one at hand.
+
+        Some senders give each slice a timestamp of its own, and a marker (sipsorcery #321). Where parts share their
+        timestamps, a part behind a marker is the rest of a picture whose begin a relay did not get.
+        """
+        return self._has_picture and not self._is_gap and not (self._is_marked and self._shares_time)
 
     def _open(self, *, is_first: bool) -> bool:
         """Begin a picture. False if it is the rest of one that is gone, which is then lost."""
@@ -184,6 +202,7 @@ class Assembler(ABC):
             self._is_loss = True
         else:
             self._ready.append(picture)
+            self.has_key |= picture.is_key and picture.is_whole
         self._empty()
 
     def _empty(self) -> None:

@@ -27,8 +27,15 @@ _WRONG_CERTIFICATES = {
     62: "is for another name than {host}",
     64: "is for another address than {host}",
 }
+# Where the certificate does not matter to the user, old ciphers do not either: cameras know RSA and DHE key exchange
+# with short keys alone (go2rtc PR #2211 #2383: Axis firmware 6, Reolink, Kasa). None of these is without encryption.
+_ANY_CIPHER = "ALL:!aNULL:!eNULL:@SECLEVEL=0"
+# ssl.OP_LEGACY_SERVER_CONNECT, named from Python 3.12 on: OpenSSL 3 refuses servers older than RFC 5746.
+_LEGACY_SERVER_CONNECT = 4
 # Of an SSLError where TLS is spoken, but in no way that both sides know.
-_TLS_REASONS = ("ALERT", "UNSUPPORTED_PROTOCOL")
+_OLD_TLS = "PROTOCOL"
+_NO_COMMON_CIPHER = ("HANDSHAKE_FAILURE", "CIPHER", "TOO_SMALL", "LEGACY", "BAD_DH_VALUE", "INSUFFICIENT_SECURITY")
+_TLS_REASON = "ALERT"
 MAX_DATAGRAMS = 4096  # of one read: whoever floods the port does not hold us there
 
 
@@ -98,10 +105,12 @@ class TLSConnection(Connection):
         else:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+            context.set_ciphers(_ANY_CIPHER)
+            context.options |= _LEGACY_SERVER_CONNECT
         self._tls = context.wrap_socket(tcp, server_hostname=tls.host, do_handshake_on_connect=False)
         self._socket = self._tls
         try:
-            self._shake_hands(tls.host, stop, until_s)
+            self._shake_hands(tls, stop, until_s)
         except BaseException:
             self.close()
             raise
@@ -131,7 +140,7 @@ class TLSConnection(Connection):
         except (self._ssl.SSLWantReadError, self._ssl.SSLWantWriteError):
             return 0
 
-    def _shake_hands(self, host: str, stop: Stop, until_s: float) -> None:
+    def _shake_hands(self, tls: TLS, stop: Stop, until_s: float) -> None:
         while True:
             try:
                 return self._tls.do_handshake()
@@ -142,11 +151,9 @@ class TLSConnection(Connection):
             except (self._ssl.SSLEOFError, ConnectionError):
                 raise errors.Closed from None
             except self._ssl.SSLCertVerificationError as error:
-                raise _certificate_refused(host, error.verify_code, error.verify_message) from None
+                raise _certificate_refused(tls.host, error.verify_code, error.verify_message) from None
             except self._ssl.SSLError as error:
-                if any(word in (error.reason or "") for word in _TLS_REASONS):
-                    raise errors.NotRTSP("The camera speaks no TLS that is safe enough: 1.2 is the least.") from None
-                raise errors.NotRTSP from None  # what came is no record
+                raise _handshake_failed(error.reason or "", is_verified=tls.is_verified) from None
             if not is_ready:
                 raise errors.ConnectTimeout
 
@@ -183,6 +190,18 @@ def _certificate_refused(host: str, code: int, reason: str) -> errors.Certificat
     return errors.CertificateRefused(f"The camera's certificate {wrong}: see verify_certificate and SSL_CERT_FILE.")
 
 
+def _handshake_failed(reason: str, *, is_verified: bool) -> errors.NotRTSP:
+    """`reason` is OpenSSL's name for it."""
+    if _OLD_TLS in reason:
+        return errors.NotRTSP("The camera speaks no TLS that is safe enough: 1.2 is the least.")
+    if any(word in reason for word in _NO_COMMON_CIPHER):
+        hint = " Switch verify_certificate off to accept old ciphers." if is_verified else ""
+        return errors.NotRTSP(f"The camera and this service have no common cipher for TLS 1.2 or newer.{hint}")
+    if _TLS_REASON in reason:
+        return errors.NotRTSP(f"The camera broke off the TLS handshake: {reason.lower().replace('_', ' ')}.")
+    return errors.NotRTSP()  # what came is no record
+
+
 def _connected(ip: str, port: int, stop: Stop, until_s: float) -> socket.socket | None:
     """None: nobody is there."""
     tcp = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
@@ -205,31 +224,46 @@ def _connected(ip: str, port: int, stop: Stop, until_s: float) -> socket.socket 
 class Datagrams:
     """Two UDP sockets on ports in a row, the even one for RTP: RFC 3550 section 11.
 
-    RTP counts only from the camera's address. Its port is learned from the first packet: some cameras send
-    from another one than they announced.
+    RTP counts only from the camera's address, and from one that it named as the source. The port is learned from
+    the first packet: some cameras send from another one than they announced.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._peer = connection.peer
+    def __init__(self, connection: Connection, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> None:
+        self._family = connection.family
+        self._senders = [connection.peer]
+        self.stranger = ""
+        """Another address that packets came from before any of the camera's did."""
         self._rtp, self._rtcp = _pair(connection.family, connection.own)
         self._is_known = False
+        self._learned_port = 0
         with suppress(OSError):
-            self._rtp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            self._rtp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.ports: tuple[int, int] = (self._rtp.getsockname()[1], self._rtcp.getsockname()[1])
+
+    def has_any(self) -> bool:
+        """Whether a datagram waits on the port of RTP."""
+        poll = select.poll()
+        poll.register(self._rtp.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def filenos(self) -> tuple[int, int]:
         """RTP, RTCP."""
         return self._rtp.fileno(), self._rtcp.fileno()
 
+    def expect_from(self, ip: str) -> None:
+        """Take packets of this address, too. One of the other family than the connection's cannot come here."""
+        if (":" in ip) == (self._family == socket.AF_INET6) and ip not in self._senders:
+            self._senders.append(ip)
+
     def punch(self, ports: tuple[int, int], rtp: bytes, rtcp: bytes) -> None:
         """Send both to the camera's ports, so that a NAT or firewall between lets its packets in."""
         for own, port, data in ((self._rtp, ports[0], rtp), (self._rtcp, ports[1], rtcp)):
-            with suppress(OSError, OverflowError):
-                own.sendto(data, (self._peer, port))
+            self._send(own, port, data)
 
     def report(self, port: int, rtcp: bytes) -> None:
-        with suppress(OSError, OverflowError):
-            self._rtcp.sendto(rtcp, (self._peer, port))
+        """To this port; 0: to the one behind that which RTP comes from."""
+        if port or self._is_known:
+            self._send(self._rtcp, port or self._learned_port + 1, rtcp)
 
     def receive(self, room: memoryview) -> list[memoryview]:
         """The RTP packets that are there, or as many as the room is sure to hold: slices of it."""
@@ -258,7 +292,7 @@ class Datagrams:
         with suppress(OSError):
             while len(found) < 100:
                 data, sender = self._rtcp.recvfrom(MAX_DATAGRAM_BYTES)
-                found += [data] if sender[0] == self._peer else []
+                found += [data] if sender[0] in self._senders else []
         return found
 
     def close(self) -> None:
@@ -269,12 +303,20 @@ class Datagrams:
         """Whether a packet of the camera has come: from then on the kernel keeps out all others."""
         for _ in range(MAX_DATAGRAMS):
             count, sender = self._rtp.recvfrom_into(room)
-            if sender[0] == self._peer and count >= MIN_RTP_BYTES:
+            if count < MIN_RTP_BYTES:
+                continue
+            if sender[0] in self._senders:
                 self._rtp.connect(sender)
-                self._is_known = True
+                self._is_known, self._learned_port = True, sender[1]
                 packets.append(room[:count])
                 return True
+            self.stranger = sender[0]
         return False
+
+    def _send(self, own: socket.socket, port: int, data: bytes) -> None:
+        for ip in self._senders:
+            with suppress(OSError, OverflowError):
+                own.sendto(data, (ip, port))
 
 
 def _pair(family: int, own: str) -> tuple[socket.socket, socket.socket]:

@@ -7,7 +7,8 @@ Each class says its `code` (the same in JSON, pages, logs and the admin), its pl
     |-- AddressRefused      address_refused      slow    a name may change; never, where no change can help
     |-- AuthRefused         auth_refused         slow    cameras lock an account after some wrong passwords
     |-- CertificateRefused  certificate_refused  slow
-    |-- NotFound            not_found            quick   a relay publishes the path once its camera is up
+    |-- NotFound            not_found            quick   a relay publishes the path once its camera is up; but rare
+    |                                                    until the first sample: the path may be mistyped
     |-- Unreachable         unreachable          quick
     |-- CameraFull          camera_full          later   sessions of a camera time out after about a minute
     |-- ConnectTimeout      timeout              quick
@@ -35,6 +36,7 @@ class Retry(StrEnum):
     QUICK = "quick"
     LATER = "later"
     SLOW = "slow"
+    RARE = "rare"
     NEVER = "never"
 
 
@@ -44,10 +46,16 @@ class CaptureError(Exception):
     code: ClassVar[str]
     words: ClassVar[str]
     retry: Retry = Retry.QUICK
+    unseen_retry: ClassVar[Retry | None] = None
+    """For a capture that has never had a sample, where that is another one."""
 
     def __init__(self, detail: str = "") -> None:
         """`detail` replaces the class's plain words where more is known."""
         super().__init__(detail or self.words)
+
+    def retry_of(self, has_sampled: bool) -> Retry:
+        """How a capture retries that has or has never had a sample."""
+        return self.retry if has_sampled else self.unseen_retry or self.retry
 
 
 class InvalidURL(CaptureError):
@@ -83,6 +91,7 @@ class CertificateRefused(CaptureError):
 class NotFound(CaptureError):
     code = "not_found"
     words = "The camera knows no stream of this path."
+    unseen_retry = Retry.RARE
 
 
 class Unreachable(CaptureError):
@@ -127,6 +136,11 @@ class TransportRefused(Refused):
     code = "transport_refused"
     words = "The camera refuses this transport."
 
+    def __init__(self, detail: str = "", *, otherwise: CaptureError | None = None) -> None:
+        """`otherwise`: what is wrong if the other transport does not work either."""
+        super().__init__(detail or (str(otherwise) if otherwise else ""))
+        self.otherwise = otherwise
+
 
 class NoVideo(CaptureError):
     code = "no_video"
@@ -162,9 +176,12 @@ class RecorderDied(CaptureError):
     words = "The recorder of this stream ended unexpectedly and is started again."
 
 
-def retry_of(code: str) -> Retry | None:
+def retry_of(code: str, has_sampled: bool = True) -> Retry | None:
     """How the error of this code is retried; None for a code that no error has."""
-    return _RETRIES.get(code)
+    found = _BY_CODE.get(code)
+    if found is None:
+        return None
+    return found.retry if has_sampled else found.unseen_retry or found.retry
 
 
 def _tree(error: type[CaptureError]) -> Iterator[type[CaptureError]]:
@@ -173,4 +190,4 @@ def _tree(error: type[CaptureError]) -> Iterator[type[CaptureError]]:
         yield from _tree(child)
 
 
-_RETRIES = {error.code: error.retry for error in _tree(CaptureError)}
+_BY_CODE = {error.code: error for error in _tree(CaptureError)}

@@ -11,31 +11,43 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from . import errors
+from . import deadlines, errors, sizes
 from .address import Address
 from .clock import Stop
-from .decoder import CODECS, Decoder, LibavDecoder
+from .decoder import Decoder, LibavDecoder, overflows
 from .dialogue import Caution
+from .pace import Pace
 from .rtp import CodedPicture, Depacketizer, depacketizer
 from .rtsp import RTSPSession, open_session
 
 # Longest silence of a camera that plays. Any packet counts as life, not only key frames (kerberos #58).
 SILENCE_S = 10.0
-# From PLAY to the first packet.
-FIRST_PACKET_S = 10.0
+# A camera that sends a picture in 12 s is not silent (FIELD 59): so many times the longest of the last distances.
+SILENT_DISTANCES, MAX_SILENCE_S = 3, 120.0
+# FIRST_PACKET_S is the limit of the second picture as well.
+FIRST_PACKET_S, NO_PICTURE_S = deadlines.FIRST_PACKET_S, deadlines.NO_PICTURE_S
+# Once the RTSP connection has ended and packets come by UDP nevertheless: no session holds them any more.
+DISCONNECTED_S = 2.0
 # A picture is given when the next one begins, or when nothing has come for so long.
 QUIET_S = 0.25
 # Whoever starts a capture waits for its first sample: packets are taken as they come. After that they are taken
 # many at a time, which costs a third (docs/engine.md).
 EAGER_S = 5.0
 BATCH_BYTES, BATCH_S = 512 << 10, 1.0
-# Packets come, and of none of them a picture: before the session gives the recorder up.
-NO_PICTURE_S = 12.0
+# NO_PICTURE_S once the pace of pictures is known: so much longer than silence.
+PICTURE_GRACE_S = 2.0
 # So many pictures of one read are given before more of it is looked at: a million may lie there, of 14 bytes each,
 # and each key picture has its parameter sets put before it.
 MAX_FOUND, MAX_FOUND_BYTES = 1024, 32 << 20
 # While pictures are decoded the socket is emptied this often, so that no camera has to wait for it.
 DRAIN_S = 0.1
+
+# JPEG over RTP tells a size of up to 2040 px (RFC 2435 section 3.1.5). Two pictures of another size are no accident.
+MAX_OVERFLOWS = 2
+UNTOLD_SIZE = (
+    "The camera's JPEG pictures are wider or higher than 2040 px, and it does not say how large they are."
+    " Choose a smaller picture or another codec in the camera's settings."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +74,19 @@ class Packet:
 
 
 class Feed(Protocol):
-    codec: str
-    """libav's name."""
+    @property
+    def codec(self) -> str:
+        """libav's name; certain from the first packet on."""
 
     def packets(self) -> Iterator[Packet]:
         """Each picture once, in order of arrival. Ends when told to stop, or by an error: Stalled or Closed."""
 
     def open_decoder(self) -> Decoder:
         """A new decoder for these packets."""
+
+    @property
+    def patience_s(self) -> float:
+        """After so long without a picture `packets` has raised an error, as far as it is not stuck."""
 
     def __enter__(self) -> Self: ...
 
@@ -84,13 +101,22 @@ Opener = Callable[[Address, str, Stop], Feed]
 class RTSPFeed:
     """A playing RTSP session. Leaving the context sends TEARDOWN."""
 
-    def __init__(self, session: RTSPSession, pictures: Depacketizer, stop: Stop, transport: str) -> None:
+    def __init__(
+        self, session: RTSPSession, pictures: Depacketizer, stop: Stop, transport: str, pace: Pace | None = None
+    ) -> None:
         self._session = session
         self._pictures = pictures
         self._stop = stop
         self._transport = transport
+        self._pace = pace or Pace()
+        self._has_begun = self._has_pictured = False
         self._read_s = self._pictured_s = time.monotonic()
-        self.codec = CODECS[session.track.encoding]
+        self._known_size: sizes.Size | None = None
+        self._overflows = 0
+
+    @property
+    def codec(self) -> str:
+        return self._pictures.codec
 
     def __enter__(self) -> Self:
         return self
@@ -102,21 +128,20 @@ class RTSPFeed:
 
     def packets(self) -> Iterator[Packet]:
         heard_s = self._read_s = self._pictured_s = time.monotonic()
+        self._pace.begin()
         eager_until_s, wait_s = heard_s + EAGER_S, QUIET_S
-        has_begun = False
         while not self._stop.is_set():
             received = self._session.receive(wait_s)
             before_s, self._read_s = self._read_s, time.monotonic()
             if not received:
                 yield from self._stamped(self._pictures.settle(), heard_s)
-                self._check_silence(heard_s, has_begun)
+                self._check_silence(heard_s)
                 continue
-            if not has_begun:
+            if not self._has_begun:
                 self._pictured_s = self._read_s
-            has_begun, heard_s = True, self._read_s
+            self._has_begun, heard_s = True, self._read_s
             yield from self._arrived(received, before_s)
-            if self._read_s - self._pictured_s > NO_PICTURE_S:
-                raise errors.Undecodable("What the camera sends makes no picture.")
+            self._check_pictures()
             if self._read_s > eager_until_s:
                 eager_until_s, wait_s = math.inf, BATCH_S
                 self._session.wake_at(BATCH_BYTES)
@@ -160,18 +185,50 @@ class RTSPFeed:
         if time.monotonic() - self._read_s > DRAIN_S:
             self._session.drain()
 
-    def _check_silence(self, heard_s: float, has_begun: bool) -> None:
+    @property
+    def patience_s(self) -> float:
+        return self._silence_s + PICTURE_GRACE_S
+
+    @property
+    def _silence_s(self) -> float:
+        """The longest silence. As long as one picture has come and no second one, that of the first packet."""
+        longest_s = self._pace.longest_s
+        if longest_s is None:
+            return max(SILENCE_S, FIRST_PACKET_S)
+        return min(max(SILENCE_S, SILENT_DISTANCES * longest_s), MAX_SILENCE_S)
+
+    def _check_silence(self, heard_s: float) -> None:
         silent_s = self._read_s - heard_s
-        if has_begun and silent_s > SILENCE_S:
+        if self._session.is_disconnected:
+            if silent_s > min(self._silence_s, max(DISCONNECTED_S, SILENT_DISTANCES * (self._pace.longest_s or 0.0))):
+                raise errors.Closed
+        elif self._has_begun and (silent_s > self._silence_s or self._unpictured_s > self.patience_s):
+            self._pace.note_silence(silent_s)
+            self._session.note_end()
             raise errors.Stalled
-        if not has_begun and silent_s > FIRST_PACKET_S:
+        elif not self._has_begun and silent_s > FIRST_PACKET_S:
             if self._transport == "udp":
-                raise errors.TransportRefused("Nothing comes from the camera by UDP.")
-            raise errors.ConnectTimeout
+                raise errors.TransportRefused(
+                    f"Nothing comes from the camera by UDP. {self._session.trouble}".strip()
+                )
+            raise errors.TransportRefused("Nothing comes from the camera by TCP.", otherwise=errors.ConnectTimeout())
+
+    def _check_pictures(self) -> None:
+        """Packets come: of those of a camera that has sent no picture yet, one is expected soon."""
+        is_known = self._has_pictured or self._pace.longest_s is not None
+        if self._unpictured_s > (self.patience_s if is_known else NO_PICTURE_S):
+            raise errors.Undecodable(self._pictures.complaint or "What the camera sends makes no picture.")
+
+    @property
+    def _unpictured_s(self) -> float:
+        return self._read_s - self._pictured_s
 
     def _stamped(self, pictures: Sequence[CodedPicture], arrived_s: float) -> Iterator[Packet]:
         track = self._session.track
         for picture in pictures:
+            self._pace.note(arrived_s)
+            if picture.is_size_guessed and picture.is_whole and not self._has_its_size(picture.data):
+                continue
             yield Packet(
                 data=picture.data,
                 pts_s=picture.timestamp / track.clock_rate,
@@ -184,7 +241,20 @@ class RTSPFeed:
                 arrived_at=time.time() - (time.monotonic() - arrived_s),
                 arrived_s=arrived_s,
             )
-            self._pictured_s = time.monotonic()  # once it is decoded, which may have taken long
+            self._has_pictured, self._pictured_s = True, time.monotonic()  # once decoded, which may have taken long
+
+    def _has_its_size(self, jpeg: bytes) -> bool:
+        """Looked at once for each size. Raises Undecodable."""
+        size = sizes.largest("mjpeg", jpeg)
+        if size == self._known_size:
+            return True
+        if not overflows(jpeg):
+            self._known_size, self._overflows = size, 0
+            return True
+        self._overflows += 1
+        if self._overflows >= MAX_OVERFLOWS:
+            raise errors.Undecodable(UNTOLD_SIZE)
+        return False
 
 
 def open_feed(address: Address, transport: str, stop: Stop, caution: Caution | None = None) -> RTSPFeed:
@@ -192,13 +262,14 @@ def open_feed(address: Address, transport: str, stop: Stop, caution: Caution | N
 
     `transport` is tcp or udp.
     """
+    caution = caution or Caution()
     session = open_session(address, transport, stop, caution)
     try:
         pictures = depacketizer(session.track, is_ordered=transport == "tcp")
+        return RTSPFeed(session, pictures, stop, transport, caution.pace)
     except BaseException:
         session.close()
         raise
-    return RTSPFeed(session, pictures, stop, transport)
 
 
 def spread(times_s: Sequence[float], arrivals_s: Sequence[float], from_s: float) -> Sequence[float]:

@@ -44,6 +44,7 @@ class _H26x(Assembler):
         "_prefix_bytes",
         "_refresh",
         "_sets",
+        "_slice_time",
     )
 
     HEADER_BYTES: ClassVar[int]
@@ -61,9 +62,16 @@ class _H26x(Assembler):
         self._sets: dict[tuple[int, int], bytes] = {}  # newest of each type and id
         self._is_key = self._is_reference = False
         self._picture_refresh: int | None = None
+        self._slice_time = 0  # the timestamp of the slice before
         for unit in known:
-            self._keep_set(unit)
+            if self._kind(unit) == _SET:
+                self._keep_set(unit)
         self._carried.clear()
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether all parameter sets that a picture needs are known."""
+        return self.NEEDED_SETS.issubset(kind for kind, _ in self._sets)
 
     @abstractmethod
     def _kind(self, head: bytes | memoryview) -> int:
@@ -155,14 +163,16 @@ class _H26x(Assembler):
         if self._has_picture and is_first:
             self._repeats = True
             self._close()
+        before, self._slice_time = self._slice_time, self._timestamp
         if self._has_picture:
+            self._shares_time |= self._timestamp == before
             self._continue()
         elif not self._open(is_first=is_first):
             return False
         else:
             self._picture_refresh, self._refresh = self._refresh, None
             self._note_slice(head)
-            self._is_key &= self.NEEDED_SETS.issubset(kind for kind, _ in self._sets)
+            self._is_key &= self.has_sets
             is_beginning = self._is_key or self._picture_refresh is not None
             if is_beginning and not self._carried.issuperset(self._sets):
                 self._append(b"".join(_START + self._sets[key] for key in sorted(self._sets)))
@@ -182,6 +192,7 @@ class _H26x(Assembler):
         elif header[0] & 0x80:
             self.lose()
         elif self._kind(header) != _SLICE:
+            # Or the start code was taken for the header (Amatek AR-N3222F with H.265, gortsplib #989).
             self._partial += header
             self._partial += data
             self._open_unit = _TO_PARTIAL
@@ -230,13 +241,20 @@ class _H26x(Assembler):
             self._is_marked = is_marked
         return self._given()
 
-    def _change(self, timestamp: int, *, is_rest: bool) -> None:
-        """`is_rest`: of a unit whose begin had the timestamp before."""
+    def _change(self, timestamp: int, head: bytes | memoryview, *, is_rest: bool) -> None:
+        """Another timestamp. `head` begins the packet's unit; `is_rest`: of one that began in a packet before.
+
+        Without a gap in the sequence a fragment belongs to the unit that is open, whatever its timestamp.
+        """
+        if is_rest and self._open_unit != _NOWHERE:
+            self._timestamp = timestamp
+            return
         if not is_rest:
             self._close_fragment()
-        elif self._open_unit != _NOWHERE:
-            self._is_damaged = True
-            self._drop_fragment()
+            is_slice = self._goes_on() and len(head) > self.HEADER_BYTES and self._kind(head) == _SLICE
+            if is_slice and not self._is_first(head):
+                self._timestamp = timestamp
+                return
         self._turn(timestamp)
 
     def _finished(self, is_whole: bool) -> CodedPicture:
@@ -262,6 +280,10 @@ _H264_KINDS = (
 )
 _H264_IDR, _H264_SPS, _H264_PPS = 5, 7, 8
 _STAP_A, _STAP_B, _FU_A, _FU_B = 24, 25, 28, 29
+_INTERLEAVED = (
+    "The camera sends H.264 in interleaved packets (packetization mode 2), which are not read."
+    " Choose another mode or codec in the camera's settings."
+)
 
 
 class H264(_H26x):
@@ -271,7 +293,7 @@ class H264(_H26x):
     NEEDED_SETS = frozenset({_H264_SPS, _H264_PPS})
 
     def __init__(self, fmtp: Mapping[str, str]) -> None:
-        super().__init__(_units_of(fmtp, "sprop-parameter-sets"))
+        super().__init__(_units_of(fmtp))
 
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
         if len(packet) < start + 2:
@@ -286,7 +308,8 @@ class H264(_H26x):
                 return ()
         payload = packet[start:]
         if timestamp != self._timestamp:
-            self._change(timestamp, is_rest=kind == _FU_A and not payload[1] & 0x80)
+            head = bytes((payload[0] & 0xE0 | payload[1] & 0x1F,)) + payload[2:3] if kind == _FU_A else payload
+            self._change(timestamp, head, is_rest=kind == _FU_A and not payload[1] & 0x80)
         if kind < _STAP_A:
             self._unit(payload)
         elif kind in (_FU_A, _FU_B):
@@ -295,6 +318,7 @@ class H264(_H26x):
             self._aggregate(payload, 1 if kind == _STAP_A else 3, 0)
         elif kind < 30:  # MTAP: units of several times in one packet, which no camera was seen to send
             self.lose()
+            self.complaint = _INTERLEAVED
         return self._taken(is_marked)
 
     def _fragment(self, payload: memoryview, start: int) -> None:
@@ -345,7 +369,7 @@ class H265(_H26x):
         self._top_layer = 0  # the highest temporal layer announced or seen
         # Decoding order numbers: read over; units that are sent in another order than theirs are not sorted.
         self._don_bytes = 2 if _whole(fmtp.get("sprop-max-don-diff", "")) else 0
-        super().__init__(_units_of(fmtp, "sprop-vps", "sprop-sps", "sprop-pps"))
+        super().__init__(_units_of(fmtp))
 
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
         if len(packet) < start + 3:
@@ -359,7 +383,8 @@ class H265(_H26x):
                 return ()
         payload = packet[start:]
         if timestamp != self._timestamp:
-            self._change(timestamp, is_rest=kind == _FU and not payload[2] & 0x80)
+            head = _fragment_header(payload) + payload[3 + self._don_bytes :][:1] if kind == _FU else payload
+            self._change(timestamp, head, is_rest=kind == _FU and not payload[2] & 0x80)
         if kind == _FU:
             self._fragment(payload)
         elif kind == _AP:
@@ -375,16 +400,16 @@ class H265(_H26x):
     def _fragment(self, payload: memoryview) -> None:
         flags = payload[2]
         if flags & 0x80:
-            header = bytes((payload[0] & 0x81 | (flags & 0x3F) << 1, payload[1]))
-            self._begin_fragment(header, payload[3 + self._don_bytes :])
+            self._begin_fragment(_fragment_header(payload), payload[3 + self._don_bytes :])
         else:
             self._add_fragment(payload[3:])
         if flags & 0x40:
             self._close_fragment()
 
     def _kind(self, head: bytes | memoryview) -> int:
-        """nuh_layer_id above 0: more views or resolutions of the same picture."""
-        if head[0] & 0x01 or head[1] & 0xF8:
+        """Ignored: nuh_layer_id above 0, which is more views or resolutions of the same picture; and
+        nuh_temporal_id_plus1 of 0, which is no header (H.265 section 7.4.2.2)."""
+        if head[0] & 0x01 or head[1] & 0xF8 or not head[1] & 0x07:
             return _IGNORED
         return _H265_KINDS[head[0] >> 1 & 0x3F]
 
@@ -405,6 +430,11 @@ class H265(_H26x):
         if kind == _H265_VPS:
             return kind, unit[2] >> 4
         return kind, _exp_golomb(_unescaped(unit[2:128]), _sps_id_bit(unit) if kind == _H265_SPS else 0)
+
+
+def _fragment_header(payload: memoryview) -> bytes:
+    """Of the unit that an H.265 fragment is part of."""
+    return bytes((payload[0] & 0x81 | (payload[2] & 0x3F) << 1, payload[1]))
 
 
 def recovery_frames(sei: bytes) -> int | None:
@@ -457,10 +487,13 @@ def _exp_golomb(data: bytes, bit: int) -> int:
     return (window >> 71 - 2 * zeros) - 1
 
 
-def _units_of(fmtp: Mapping[str, str], *names: str) -> list[bytes]:
-    """Parameter sets of the SDP, in Base64 with commas. What cannot be read is left out."""
+def _units_of(fmtp: Mapping[str, str]) -> list[bytes]:
+    """Parameter sets of the SDP, in Base64 with commas, of either codec: some cameras use the other one's names.
+
+    What cannot be read is left out.
+    """
     units = []
-    for name in names:
+    for name in ("sprop-parameter-sets", "sprop-vps", "sprop-sps", "sprop-pps"):
         for text in fmtp.get(name, "").split(","):
             try:
                 data = base64.b64decode(text.strip() + "=" * (-len(text.strip()) % 4))

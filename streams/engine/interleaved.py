@@ -7,6 +7,7 @@ The packets are slices of the buffer, never copies: at 4 Mbit/s that is 450 a se
 
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import replace
 
 from .errors import NotRTSP, Refused
@@ -40,13 +41,18 @@ class Interleaved:
         self._view = memoryview(self._data)
         self._start = self._end = 0
         self._rtp_tag = self._rtcp_tag = _NO_CHANNEL
-        self._marks = re.compile(rb"RTSP/1\.")
+        self.awaits_description = False
+        """Whether the next answer is that to DESCRIBE, whose body may come without type and length."""
+        self._unread_tags: frozenset[int] = frozenset()
+        self._marks = re.compile(rb"(?i:RTSP)/1\.")
 
-    def listen(self, rtp_channel: int, rtcp_channel: int) -> None:
-        """Which channels count; what comes on another is left out."""
+    def listen(self, rtp_channel: int, rtcp_channel: int, unread: Iterable[int] = ()) -> None:
+        """Which channels count. Those of other tracks are `unread`; what comes on yet another is left out as well."""
         self._rtp_tag, self._rtcp_tag = _DOLLAR << 8 | rtp_channel, _DOLLAR << 8 | rtcp_channel
-        channels = re.escape(bytes([rtp_channel])) + b"|" + re.escape(bytes([rtcp_channel]))
-        self._marks = re.compile(rb"\$(?:" + channels + rb")|RTSP/1\.", re.DOTALL)
+        self._unread_tags = frozenset(_DOLLAR << 8 | channel for channel in unread) - {self._rtp_tag, self._rtcp_tag}
+        known = (tag & 0xFF for tag in (self._rtp_tag, self._rtcp_tag, *sorted(self._unread_tags)))
+        channels = b"|".join(re.escape(bytes([channel])) for channel in known)
+        self._marks = re.compile(rb"\$(?:" + channels + rb")|(?i:RTSP)/1\.", re.DOTALL)
 
     @property
     def pending_bytes(self) -> int:
@@ -82,6 +88,7 @@ class Interleaved:
             self._rtp_tag,
             _HEAD.unpack_from,
         )
+        unread = self._unread_tags
         packets: list[memoryview] = []
         while at + 4 <= end:
             head, length = unpack(data, at)
@@ -91,6 +98,11 @@ class Interleaved:
                     break
                 if length >= MIN_RTP_BYTES:
                     packets.append(view[at + 4 : after])
+                at = after
+            elif head in unread:
+                after = at + 4 + length
+                if after > end:
+                    break
                 at = after
             else:
                 self._start = at
@@ -123,7 +135,7 @@ class Interleaved:
         if not length:
             return False
         message = parse_head(bytes(self._view[start : start + length]))
-        return message.is_description and message.body_bytes is None
+        return self._is_description(message) and message.body_bytes is None
 
     def _take_packet(self, head: int, length: int) -> bool:
         """Not of the RTP channel. False: not whole yet."""
@@ -161,7 +173,7 @@ class Interleaved:
         message = parse_head(bytes(self._view[self._start : body_at]))
         length = message.body_bytes
         self.has_begun = True
-        if length is None and message.is_description:
+        if length is None and self._is_description(message):
             if self._end - body_at > MAX_BODY_BYTES:
                 raise Refused("The camera's description has no end.")
             return False
@@ -173,6 +185,9 @@ class Interleaved:
         self.messages.append(replace(message, body=bytes(self._view[body_at:after])))
         self._start = after
         return True
+
+    def _is_description(self, message: Message) -> bool:
+        return message.may_be_description if self.awaits_description else message.is_description
 
     def _resynchronise(self) -> bool:
         """Go on where a packet of a known channel or a response may begin. Raises NotRTSP if none ever has."""

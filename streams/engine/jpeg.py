@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from .coded import Assembler, CodedPicture
 
 _HEADER_BYTES = 8
+_RTP_HEADER_BYTES = 12
 _BLOCK_PX = 8
 _RESTART_TYPES = range(64, 128)
 _SAMPLING = {0: 0x21, 1: 0x22}  # of luma, across and down: 4:2:2, 4:2:0 (RFC 2435 section 4.1)
@@ -16,7 +17,9 @@ _DQT, _DHT, _SOF, _SOS, _DRI = 0xDB, 0xC4, (0xC0, 0xC1), 0xDA, 0xDD
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 # A width of 2048 is 256 blocks, and the field has eight bits. Cameras of three megapixels have it (2048 x 1536).
 _WRAPPED_PX = 256 * _BLOCK_PX
-_SIZE = re.compile(r"(\d{1,5})[,x-](\d{1,5})$")
+_BLOCKS_MAX = 255
+_SIZE = re.compile(r"(\d{1,5})[,x-](\d{1,5})$", re.ASCII)
+_CLIP = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5})", re.ASCII)
 
 # ITU-T T.81 tables K.1 and K.2, in zigzag order.
 _LUMA = bytes.fromhex(
@@ -48,16 +51,28 @@ _CHROMA_AC = bytes.fromhex(
 class JPEG(Assembler):
     """Each fragment says its offset in the scan; the first one holds what the file's headers need."""
 
-    __slots__ = ("_given_size", "_headers", "_huffman", "_onvif", "_tables")
+    __slots__ = (
+        "_due",
+        "_given_size",
+        "_headers",
+        "_huffman",
+        "_is_size_guessed",
+        "_onvif",
+        "_overhead_bytes",
+        "_tables",
+    )
 
     def __init__(self, fmtp: Mapping[str, str]) -> None:
-        """A size above 2040 px: `x-dimensions` or `framesize`, attributes of the SDP."""
+        """A size above 2040 px: attributes of the SDP, or width and height in its fmtp."""
         super().__init__()
-        self._given_size = _size(fmtp.get("x-dimensions", "")) or _size(fmtp.get("framesize", ""))
+        self._given_size = _size_told(fmtp)
+        self._is_size_guessed = True
         self._tables: dict[int, tuple[bytes, ...]] = {}  # by Q, of 128 and above
         self._onvif = b""
         self._huffman = _HUFFMAN
         self._headers: bytes | None = None  # of the picture at hand
+        self._due = 0  # the offset of its next part
+        self._overhead_bytes = 0  # what the packet before held beside its part
 
     def extension(self, profile: int, data: memoryview) -> None:
         if profile == _ONVIF:
@@ -65,18 +80,21 @@ class JPEG(Assembler):
 
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
         payload = packet[start:]
-        if timestamp != self._timestamp:
-            self._turn(timestamp)
         start = _HEADER_BYTES
         if len(payload) > start and payload[4] in _RESTART_TYPES:
             start += 4
+        offset = payload[1] << 16 | payload[2] << 8 | payload[3] if len(payload) > start else 0
+        if timestamp != self._timestamp:
+            if offset and self._has_picture and not self._is_gap and self._is_next(offset):
+                self._timestamp = timestamp
+            else:
+                self._turn(timestamp)
         if len(payload) <= start:
             return self._given()
-        offset = payload[1] << 16 | payload[2] << 8 | payload[3]
         if offset == 0:
             self._begin(payload, start)
         elif self._has_picture:
-            self._add(payload[start:], offset)
+            self._add(payload[start:], offset, start)
         else:
             self._miss_begin()
         if self._has_picture:
@@ -102,15 +120,20 @@ class JPEG(Assembler):
             interval = int.from_bytes(payload[8:10]) if kind in _RESTART_TYPES else 0
             self._headers = self._file_headers(tables, sampling, interval, width, height)
         self._append(payload[start:])
+        self._due, self._overhead_bytes = len(payload) - start, start
 
-    def _add(self, data: memoryview, offset: int) -> None:
+    def _add(self, data: memoryview, offset: int, overhead_bytes: int) -> None:
         """A part that came before is left out; one further on shows that some are missing."""
-        size = self._size
-        if offset < size:
+        if offset < self._due:
             return
         self._continue()
-        self._is_damaged |= offset > size
+        self._is_damaged |= not self._is_next(offset)
         self._append(data)
+        self._due, self._overhead_bytes = offset + len(data), overhead_bytes
+
+    def _is_next(self, offset: int) -> bool:
+        """Some cameras count the headers too (a recording of SharpRTSP's: 12 bytes of each packet)."""
+        return 0 <= offset - self._due <= self._overhead_bytes + _RTP_HEADER_BYTES
 
     def _read_tables(self, payload: memoryview, start: int, quality: int) -> tuple[tuple[bytes, ...] | None, int]:
         """Section 3.1.8: in band, or those sent before for this Q. And where the scan begins."""
@@ -154,12 +177,13 @@ class JPEG(Assembler):
         return b"".join([_START, *parts, self._huffman, scan])
 
     def _size_px(self, width: int, height: int) -> tuple[int, int]:
-        """In blocks of 8 px, 0 above 255 of them. The size given elsewhere is exact, if it is this one."""
+        """In blocks of 8 px. Above 255 of them cameras send 0, 255 or the last eight bits: then a size that was given
+        elsewhere is the right one. It is so, too, where it is no multiple of 8 px."""
         exact = self._given_size
-        if exact is not None and all(
-            blocks in (0, -(-pixels // _BLOCK_PX) & 0xFF)
-            for blocks, pixels in zip((width, height), exact, strict=True)
-        ):
+        self._is_size_guessed = exact is None or not all(
+            _can_tell(blocks, pixels) for blocks, pixels in zip((width, height), exact, strict=True)
+        )
+        if exact is not None and not self._is_size_guessed:
             return exact
         return width * _BLOCK_PX or _WRAPPED_PX, height * _BLOCK_PX or _WRAPPED_PX
 
@@ -175,6 +199,7 @@ class JPEG(Assembler):
             is_reference=False,
             is_whole=is_whole,
             follows_loss=self._follows_loss,
+            is_size_guessed=self._is_size_guessed,
         )
 
 
@@ -221,8 +246,24 @@ def _segments(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
+def _can_tell(blocks: int, pixels: int) -> bool:
+    """Whether the field of eight bits can stand for a size."""
+    told = -(-pixels // _BLOCK_PX)
+    return blocks == told & 0xFF or (told > _BLOCKS_MAX and blocks in (0, _BLOCKS_MAX))
+
+
+def _size_told(fmtp: Mapping[str, str]) -> tuple[int, int] | None:
+    """Width and height: `x-dimensions: 2560,1920`, `framesize: 26 2560-1920` (RFC 6064), `cliprect: 0,0,1920,2560`
+    (top, left, bottom, right), or an fmtp with `width=2560;height=1920`."""
+    width, height = fmtp.get("width", ""), fmtp.get("height", "")
+    texts = [fmtp.get("x-dimensions", ""), fmtp.get("framesize", ""), f"{width},{height}"]
+    if edges := _CLIP.fullmatch(fmtp.get("cliprect", "").strip()):
+        top, left, bottom, right = map(int, edges.groups())
+        texts.append(f"{right - left},{bottom - top}")
+    return next(filter(None, map(_size, texts)), None)
+
+
 def _size(text: str) -> tuple[int, int] | None:
-    """`2560,1920` or `26 2560-1920` (RFC 6064): width and height."""
     match = _SIZE.search(text.strip())
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     return size if all(0 < pixels < 1 << 16 for pixels in size) else None

@@ -3,6 +3,7 @@
 Two rules, for whatever was written by mistake. Secrets that this process has met are found as literals, raw and in
 the usual encodings. Others are found by where they stand: before the `@` of a URL, after `password=` and the like, in
 a header `Authorization`. User names are masked by where they stand alone: as literals they would take every "admin".
+The service's own sentences are spared: somebody's password may be a word of them (sentences.py).
 """
 
 import base64
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus, unquote_plus
 
 from .address import MASK, MAX_URL_LENGTH
+from .sentences import is_own
 
 # A secret of up to three characters is masked only where it stands as one: as a literal it is in every line.
 SHORTEST = 4
@@ -120,7 +122,7 @@ class Masker:
         last = len(text) - SHORTEST if heads else -1
         while at <= last:
             literals = heads.get(text[at : at + SHORTEST])
-            found = literals and next((each for each in literals if _stands(each, text, at)), None)
+            found = literals and next((each for each in literals if _is_secret_at(each, text, at)), None)
             if found:
                 yield at, at + len(found)
                 at += len(found)
@@ -156,6 +158,10 @@ def _masked(text: str, spans: Iterable[Span]) -> str:
 
 def _is_secret(key: str) -> bool:
     return key in _WHOLE_KEYS or bool(_PART_OF_KEY.search(key))
+
+
+def _is_secret_at(literal: str, text: str, at: int) -> bool:
+    return _stands(literal, text, at) and not is_own(text, at, at + len(literal))
 
 
 def _stands(literal: str, text: str, at: int) -> bool:

@@ -28,9 +28,14 @@ class MPEG4(Assembler):
         payload = packet[start:]
         if not payload:
             return ()
-        if timestamp != self._timestamp:
+        is_start = bytes(payload[:3]) == _START
+        if timestamp == self._timestamp:
+            self._shares_time |= self._has_picture and not is_start
+        elif not is_start and self._goes_on():
+            self._timestamp = timestamp
+        else:
             self._turn(timestamp)
-        if bytes(payload[:3]) == _START:
+        if is_start:
             self._begin(payload)
         elif self._has_picture:
             self._continue()

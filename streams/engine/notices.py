@@ -10,7 +10,14 @@ class Notice(StrEnum):
     NO_KEY_FRAMES = "no_key_frames"
     OTHER_TRANSPORT = "other_transport"
     HEAVY = "heavy"
+    FRAME_NUM_OFF = "frame_num_off"
+    SLICES_OFF = "slices_off"
     STORAGE_FULL = "storage_full"
+
+    @property
+    def rule(self) -> str:
+        """The rule that stood down, if the notice tells of one: the log names it."""
+        return self.value.removesuffix("_off") if self.value.endswith("_off") else ""
 
     @property
     def words(self) -> str:
@@ -20,8 +27,12 @@ class Notice(StrEnum):
 _WORDS = {
     Notice.FROZEN: "The camera sends the same picture again and again.",
     Notice.NO_KEY_FRAMES: "The camera sends hardly any key frames, so nearly every picture has to be decoded.",
-    Notice.OTHER_TRANSPORT: "The camera refused the transport that was asked for: the other one is used.",
+    Notice.OTHER_TRANSPORT: "The requested transport did not work with this camera, so the other one is used.",
     Notice.HEAVY: "The camera makes so much work that its recorder goes behind all others: samples may be missed.",
+    Notice.FRAME_NUM_OFF: "The camera numbers its pictures in a way of its own: whether a relay has lost some is not "
+    "looked at any more.",
+    Notice.SLICES_OFF: "The camera divides its pictures in a way of its own: whether a relay has lost parts is not "
+    "looked at any more.",
     Notice.STORAGE_FULL: "Pictures cannot be saved: the disk is full, or their folder or store cannot be written. "
     "They stay in memory, and are saved as soon as they can be.",
 }

@@ -5,19 +5,17 @@ the other answers the supervisor, so that a camera which hangs inside C code can
 """
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
 
 import cv2
 
-from . import limits, sandbox
+from . import heap, limits, sandbox
 from .errors import CaptureError, OutOfMemory, RecorderDied
 from .recorder import EXIT_OUT_OF_MEMORY, LEAVE_S
 from .report import Seed, Settings
@@ -33,17 +31,15 @@ DEAD_S = 30.0
 HEAVY_SHARE = 0.5
 HEAVY_S = 20.0
 _READ_BYTES = 1 << 20
-# malloc.h of glibc
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
     """Capture until told to leave or until the supervisor is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process without asking Python
-    _give_memory_back()
+    heap.give_back()
     limits.limit(settings.memory_bytes)
-    sandbox.shut_in(*sandbox.ports_of(settings.address.port))
+    sandbox.shut_in(*sandbox.ports_of(settings.address.port, settings.redirect_ports))
     cv2.setNumThreads(1)
     try:
         _Recorder(settings, seed, link).run()
@@ -186,14 +182,3 @@ def _why(error: Exception) -> CaptureError:
 
 def _stay_alive() -> None:
     signal.setitimer(signal.ITIMER_REAL, DEAD_S)
-
-
-def _give_memory_back() -> None:
-    """Have glibc return large blocks to the system: a decoded 1080p frame is 3 MB. No-op elsewhere."""
-    if not sys.platform.startswith("linux"):
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
-        mallopt(_M_TRIM_THRESHOLD, 64 * 1024)
-        mallopt(_M_ARENA_MAX, 1)

@@ -33,6 +33,8 @@ class Settings:
     """For rtsps."""
     networks: Networks = ()
     """Those that may be connected to; empty: all that are not refused anyway."""
+    redirect_ports: tuple[int, ...] = ()
+    """Ports of the camera's own host that it may redirect to, beside the one of its address."""
     memory_bytes: int = 1 << 30
     """What the recorder may take beside what all share; a hostile camera would have it take everything."""
 
@@ -56,12 +58,14 @@ class Seed:
 
     `status`: where the last one stood. If it waited to connect again, this one waits for as long as was left.
     `timeline`: of the capture, as `Timeline.encode` has it; empty: none was saved.
+    `quirks`: what was learned about the camera, as `Quirks.encode` has it; empty: nothing.
     """
 
     samples: int = 0
     board: tuple[tuple[int, float], ...] = ()
     status: Status = Status()
     timeline: str = ""
+    quirks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +109,5 @@ class Report:
     is_final: bool = False
     timeline: str = ""
     """As `Timeline.encode` has it; empty: it is not due."""
+    quirks: str = ""
+    """All that is known of the camera now, as `Quirks.encode` has it; empty: nothing out of the ordinary."""

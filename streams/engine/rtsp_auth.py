@@ -7,15 +7,23 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-# The strongest first; "-sess" is the same hash with another first part.
-_HASHES = {"sha-256": "sha256", "md5": "md5"}
+# RFC 7616 section 3.7; "-sess" is the same hash with another first part. Some builds of OpenSSL lack the second one.
+_ALL_HASHES = {"sha-256": "sha256", "sha-512-256": "sha512_256", "md5": "md5"}
+_HASHES = {token: name for token, name in _ALL_HASHES.items() if name in hashlib.algorithms_available}
+# SHA-512-256 is the last choice but MD5: servers do not agree whether it is SHA-512/256 or a SHA-512 that is cut off.
+_STRENGTHS = {"md5": 2, "sha-512-256": 3, "sha-256": 4}
+_TOKEN = re.compile(r"[\w-]{1,32}", re.ASCII)
 _MAX_CHALLENGE_LENGTH = 4096
-# A quoted value ends at a quote before a comma or the end: cameras leave quotes inside a realm as they are.
+# A quoted value ends at a quote before a comma or the end: cameras leave quotes inside a realm as they are. A bare
+# one may hold blanks. "Basic" and "Digest" stand alone, or with a comma after them, too (GStreamer's tests).
 _PARAMETER = re.compile(
-    r"""(?<![\w-])(?:(?P<scheme>[A-Za-z][\w-]*+)\s++(?=[\w-]++\s*+=))?
+    r"""(?<![\w-])(?:
+        (?P<alone>basic|digest)(?![\w-])(?!\s*+=)
+        |(?:(?P<scheme>[A-Za-z][\w-]*+)\s++(?=[\w-]++\s*+=))?
         (?P<name>[\w-]++)\s*+=\s*+
-        (?:"(?P<quoted>(?:\\.|[^"\\]|"(?!\s*(?:,|$)))*)"|(?P<bare>[^\s,]*))""",
-    re.VERBOSE,
+        (?:"(?P<quoted>(?:\\.|[^"\\]|"(?!\s*(?:,|$)))*)"
+        |(?P<bare>[^\s,]*+(?:[ \t]++(?!(?:basic|digest)\b|[\w-]++\s*+=)[^\s,]++)*+)))""",
+    re.VERBOSE | re.IGNORECASE,
 )
 
 
@@ -48,7 +56,19 @@ class Challenge:
         is_known = self.scheme == "digest" and "nonce" in self.parameters and name in _HASHES
         if not is_known or (self._qops and "auth" not in self._qops):
             return 0
-        return 3 if name == "sha-256" else 2
+        return _STRENGTHS[name]
+
+    @property
+    def told(self) -> str:
+        """What it asks for, in a few words of the camera's own; empty where these are not plain ones."""
+        name = self.algorithm.removesuffix("-sess")
+        if self.scheme != "digest":
+            words = [self.scheme.capitalize()]
+        elif name in _HASHES and self._qops and "auth" not in self._qops:
+            words = ["Digest", "with", "qop", *self._qops]
+        else:
+            words = ["Digest", "with", "algorithm", self.parameters.get("algorithm", "MD5").strip()]
+        return " ".join(words) if all(map(_TOKEN.fullmatch, words)) else ""
 
     @property
     def _qops(self) -> list[str]:
@@ -64,13 +84,11 @@ def challenges(values: Iterable[str]) -> list[Challenge]:
 
 
 def _challenges(value: str) -> list[Challenge]:
-    if value.strip().lower() == "basic":
-        return [Challenge("basic", {})]
     found: list[Challenge] = []
     for match in _PARAMETER.finditer(value):
-        if match["scheme"]:
-            found.append(Challenge(match["scheme"].lower(), {}))
-        if found:
+        if scheme := match["scheme"] or match["alone"]:
+            found.append(Challenge(scheme.lower(), {}))
+        if found and match["name"]:
             quoted = match["quoted"]
             found[-1].parameters.setdefault(match["name"].lower(), match["bare"] if quoted is None else quoted)
     return found
@@ -93,6 +111,11 @@ class Authorizer:
     def nonce(self) -> str | None:
         """Of the challenge that is being met."""
         return self._met.parameters.get("nonce") if self._met else None
+
+    @property
+    def algorithm(self) -> str:
+        """Of the Digest that is being met, in lower case; empty: none."""
+        return self._met.algorithm if self._met and self._met.scheme == "digest" else ""
 
     def meet(self, offered: list[Challenge]) -> bool:
         """From now on meet the strongest of these; False if none can be met."""

@@ -12,8 +12,10 @@ MAX_BODY_BYTES = 262_144
 # Methods that a server may send: RFC 2326 section 10, and TEARDOWN, which some send to end a session.
 SERVER_METHODS = (b"OPTIONS", b"ANNOUNCE", b"GET_PARAMETER", b"SET_PARAMETER", b"REDIRECT", b"TEARDOWN", b"DESCRIBE")
 
-_RESPONSE = re.compile(rb"RTSP/1\.\d +(\d{3})(?!\d)")
-_REQUEST = re.compile(rb"([A-Z_]{3,20}) +\S+ +RTSP/1\.\d")
+_PROTOCOL = b"RTSP/1."
+# Some write the protocol in lower case, which libav reads, too.
+_RESPONSE = re.compile(rb"RTSP/1\.\d +(\d{3})(?!\d)", re.IGNORECASE)
+_REQUEST = re.compile(rb"([A-Z_]{3,20}) +\S+ +(?i:RTSP)/1\.\d")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _LENGTH = re.compile(r"\d{1,10}", re.ASCII)
 
@@ -48,6 +50,11 @@ class Message:
     def is_description(self) -> bool:
         return self.status == 200 and "sdp" in self.header("content-type").lower()
 
+    @property
+    def may_be_description(self) -> bool:
+        """As the answer to DESCRIBE: some cameras name no type."""
+        return self.is_description or (self.status == 200 and not self.header("content-type"))
+
 
 def pack_request(method: str, url: str, sequence: int, headers: Mapping[str, str]) -> bytes:
     lines = [f"{method} {url} RTSP/1.0", f"CSeq: {sequence}"]
@@ -62,7 +69,9 @@ def pack_answer(status: int, reason: str, sequence: str, headers: Mapping[str, s
 
 def begins_message(start: bytes | bytearray) -> bool:
     """Whether a message may begin like this; `start` may be as short as one byte."""
-    return any(start[: len(word)] == word[: len(start)] for word in (b"RTSP/1.", *SERVER_METHODS))
+    if start[: len(_PROTOCOL)].upper() == _PROTOCOL[: len(start)]:
+        return True
+    return any(start[: len(word)] == word[: len(start)] for word in SERVER_METHODS)
 
 
 def is_start_line(line: bytes | bytearray) -> bool:

@@ -15,11 +15,12 @@ no flag. How many packets of which feed are decoded is in docs/engine.md.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from av.video.frame import VideoFrame
 
 from .chain import Chain, Waiting
+from .continuity import Watch
 from .decoder import Decoder
 from .feed import Packet
 from .stream_clock import StreamClock
@@ -47,8 +48,6 @@ class Sample:
     """Stream time at which the sample was due."""
     arrived_at: float
     """Wall clock, seconds since 1970 UTC."""
-    sources: tuple[bytes, ...] = field(default=(), repr=False)
-    """The coded pictures that it was decoded from, in order; empty if they were too many to be kept."""
 
 
 @dataclass(slots=True)
@@ -91,6 +90,8 @@ class Sampler:
     interval_s: float
     open_decoder: Callable[[], Decoder]
     counts: Counts = field(default_factory=Counts)
+    watch: Watch = field(default_factory=Watch)
+    """What tells of losses that RTP does not."""
     decodes_all: bool = False
     """Whether there is no key frame to begin with, so that every picture has to be decoded."""
     has_begun: bool = False
@@ -114,12 +115,15 @@ class Sampler:
     _candidate: Waiting | None = None
     _key_candidate: Waiting | None = None
     _is_certain: bool = False
-    _is_refused: bool = False
 
     def push(self, packet: Packet) -> Iterator[Sample]:
         """Take the next picture of the connection; the samples that it completes."""
         waiting = self._place(packet)
-        if packet.follows_loss or not packet.is_whole:
+        is_lossy = packet.follows_loss or not packet.is_whole
+        breach = self.watch.breach(packet.data, waiting.stream_s, is_key=packet.is_key, is_lossy=is_lossy)
+        if breach and breach.is_of_picture:
+            waiting.packet = replace(packet, is_whole=False)
+        if is_lossy or breach:
             yield from self._close()
             self._taint()
         if not self._may_wait(waiting):
@@ -136,10 +140,6 @@ class Sampler:
         """Whether more is decoded than a sample should need."""
         last_s = self._keys.last_s
         return self.decodes_all or (last_s is not None and self._ahead_s - last_s > KEYLESS_S)
-
-    def refuse(self) -> None:
-        """The sample that `push` has just given is damaged after all: another one is due in its place."""
-        self._is_refused = True
 
     # --- where a picture belongs ---
 
@@ -348,22 +348,16 @@ class Sampler:
             due_s = self._due_s
             self._due_s, missed = self._due_after(waiting.stream_s)
             self.counts.missed += missed
-            yield self._sample(waiting, frame, due_s, chain)
-            if self._is_refused:
-                self._is_refused = False
-                self._due_s = due_s
-                self.counts.missed -= missed
-                chain.note_damage(waiting.number)
-            elif is_alone and chain.damaged_from is None:
+            yield self._sample(waiting, frame, due_s)
+            if is_alone and chain.damaged_from is None:
                 return
 
-    def _sample(self, waiting: Waiting, frame: VideoFrame, due_s: float, chain: Chain) -> Sample:
+    def _sample(self, waiting: Waiting, frame: VideoFrame, due_s: float) -> Sample:
         return Sample(
             frame,
             stream_s=waiting.stream_s,
             due_s=waiting.stream_s if due_s == -math.inf else due_s,
             arrived_at=waiting.packet.arrived_at,
-            sources=chain.sources(waiting),
         )
 
     def _due_after(self, stream_s: float) -> tuple[float, int]:
@@ -388,6 +382,7 @@ class Sampler:
     def _spoil(self, number: int) -> None:
         """The picture of this number is damaged, so all are from there to the next key frame."""
         self._chain = None
+        self.watch.note_loss()
         for index, waiting in enumerate(self._group):
             if waiting.packet.is_key and waiting.number > number:
                 self.counts.rejected += waiting.number - number

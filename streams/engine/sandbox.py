@@ -54,9 +54,9 @@ def shut_in(*ports: int) -> bool:
         os.close(rules)
 
 
-def ports_of(camera_port: int) -> tuple[int, int]:
-    """What a recorder connects to by TCP; a camera that redirects to another port is not followed."""
-    return camera_port, _DNS_PORT
+def ports_of(camera_port: int, redirect_ports: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """What a recorder connects to by TCP: a camera that redirects to yet another port is not followed."""
+    return camera_port, *redirect_ports, _DNS_PORT
 
 
 def _attributes(version: int) -> bytes:

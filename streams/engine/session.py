@@ -3,30 +3,37 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 
-from . import errors
+from . import deadlines, errors
 from .backoff import Backoff, longest_wait_s
 from .clock import Clock, Stop, Stopped, SystemClock
+from .continuity import Rule, Watch, continuity
 from .conversion import encode_frame
 from .copies import Copies
 from .dialogue import Caution
 from .errors import CaptureError, OutOfMemory, Retry, TransportRefused
 from .feed import Feed, Opener, Packet, open_feed
-from .integrity import are_whole
 from .leaderboard import Leaderboard
 from .notices import Notice
+from .quirks import Quirks
 from .report import Counters, Picture, Report, Seed, Settings, State, Status, Video
 from .sampler import Counts, Sample, Sampler
 from .scoring import brightness, fingerprint
 from .timeline import Timeline
 from .wire import picture_bytes
 
-# The feed keeps its own limits (rtsp.py, feed.py). These are for a thread that hangs inside C code all the same.
-OPEN_S = 30.0
-PACKET_S = 15.0
+# The feed keeps its own limits (deadlines.py, feed.py). These are for a thread that hangs inside C code all the same.
+# The look-up of a name has no limit of its own: glibc asks three servers twice, 5 s each.
+RESOLVE_S = 30.0
+OPEN_S = RESOLVE_S + deadlines.OPENING_S + deadlines.FIRST_PICTURE_S
+# Beyond what the feed says that it waits for a picture: its reading is a second behind, and a machine may be busy.
+HANG_S = 3.0
+# One picture. 8K of H.265 takes half a second.
+DECODE_S = 15.0
 CLOSE_S = 5.0
-# A sample was due and nothing clean could be decoded for so long.
+# A sample was due and nothing clean could be decoded for so long, or for as long as the feed waits for a picture.
 FRAME_S = 30.0
 # The same as long as no key frame has come: smart codecs send one in 48 s (1200 pictures) at the worst.
 KEY_FRAME_S = 120.0
@@ -36,6 +43,7 @@ TIMELINE_GROWTH = 1 / 4
 # Samples whose lateness is remembered.
 REMEMBERED = 1000
 OTHER = {"tcp": "udp", "udp": "tcp"}
+RULE_NOTICES = {Rule.FRAME_NUM: Notice.FRAME_NUM_OFF, Rule.SLICES: Notice.SLICES_OFF}
 
 
 class Session:
@@ -53,21 +61,25 @@ class Session:
     ) -> None:
         self.settings = settings
         self.stop = Stop()
-        self._open = opener or _opener(settings)
+        seed = seed or Seed()
+        self._quirks = Quirks.decode(seed.quirks)
+        self._open = opener or _opener(settings, self._quirks)
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._on_change = on_change
         self._lock = threading.Lock()
-        seed = seed or Seed()
         # A picture leaves memory once it is saved: nine of 1080p are 4 MB.
         self._board: Leaderboard[Picture | None] = Leaderboard(
             settings.count, ((number, score, None) for number, score in seed.board)
         )
         self._copies = Copies(seed.board)
-        self._transport = settings.transport
+        self._transport = self._quirks.transport or settings.transport
+        self._refusals: dict[str, TransportRefused] = {}
+        """Of each transport, since something came."""
         self._number = seed.samples
         self._status = self._resumed(seed.status)
         self._counts = Counts()
+        self._has_begun = False
         self._samples = 0
         self._repeated = 0
         self._connections = 0
@@ -92,15 +104,13 @@ class Session:
             except OutOfMemory:  # whatever holds it: it is given back by ending
                 raise
             except TransportRefused as error:
-                if self._transport == self.settings.transport:
-                    self._transport = OTHER[self._transport]
-                else:
-                    self._transport = self.settings.transport  # whatever refuses both may serve only this one later
-                    self._pause(error)
+                self._turn(error)
             except CaptureError as error:
                 if error.retry is Retry.NEVER:
                     self._set(Status(State.FAILED, error.code, str(error)))
                     return
+                if self._refusals:  # whether the other transport works was not seen
+                    self._forget_transport()
                 self._pause(error)
 
     def report(self, *, is_final: bool = False) -> Report:
@@ -108,12 +118,13 @@ class Session:
         with self._lock:
             ranking = self._board.ranking()
             return Report(
-                status=self._status,
+                status=self._last_status() if is_final else self._status,
                 counters=self._counters(),
                 board=tuple((number, score) for number, score, _ in ranking),
                 fresh=tuple(picture for _, _, picture in ranking if picture),
                 is_final=is_final,
                 timeline=self._timeline.encode() if self._is_timeline_due() or is_final else "",
+                quirks=self._quirks.encode(),
             )
 
     def _is_timeline_due(self) -> bool:
@@ -163,50 +174,86 @@ class Session:
         finally:
             self._deadline = None
 
+    def _turn(self, error: TransportRefused) -> None:
+        """Go on with the other transport at once, unless it was refused, too, or is UDP in place of rtsps."""
+        asked, other = self.settings.transport, OTHER[self._transport]
+        self._refusals[self._transport] = error
+        is_in_clear = other == "udp" and self.settings.address.scheme == "rtsps"
+        if other not in self._refusals and not is_in_clear:
+            self._transport = other
+            return
+        words = [str(each.otherwise or each) for each in self._refusals.values()]
+        if other not in self._refusals:
+            words.append("This service does not try UDP: rtsps:// does not encrypt it.")
+        first = self._refusals.get(asked, error)
+        kind = type(first.otherwise or first)
+        self._forget_transport()
+        self._pause(kind(" ".join(dict.fromkeys(words))))
+
+    def _forget_transport(self) -> None:
+        """Begin with the requested one again: a relay whose source is away refuses both."""
+        self._transport, self._quirks.transport = self.settings.transport, ""
+        self._refusals.clear()
+
     def _note_connection(self) -> None:
         with self._lock:
             self._connections += 1
             self._timeline.note_connection(self._clock.now())
 
     def _sample(self, feed: Feed) -> None:
-        sampler = Sampler(self.settings.interval_s, feed.open_decoder, self._counts, on_decoded=self._expect_picture)
+        sampler: Sampler | None = None
         sampled_s = self._clock.monotonic()
         for packet in feed.packets():
-            self._expect(PACKET_S, errors.Stalled())
+            sampler = sampler or self._sampler_of(feed)  # only the first picture decides which codec it is
+            self._learn_transport()
+            self._expect_picture()
             if self._take(sampler, packet, feed.codec):
                 sampled_s = self._clock.monotonic()
-            self._check(sampler, self._clock.monotonic() - sampled_s)
+            self._check(sampler, self._clock.monotonic() - sampled_s, feed.patience_s)
+            self._expect(feed.patience_s + HANG_S, errors.Stalled())
+
+    def _sampler_of(self, feed: Feed) -> Sampler:
+        return Sampler(
+            self.settings.interval_s,
+            feed.open_decoder,
+            self._counts,
+            Watch(continuity(feed.codec)),
+            on_decoded=self._expect_picture,
+        )
+
+    def _learn_transport(self) -> None:
+        """Something came: this transport works."""
+        self._refusals.clear()
+        is_asked = self._transport == self.settings.transport
+        self._quirks.transport = "" if is_asked else self._transport
 
     def _take(self, sampler: Sampler, packet: Packet, codec: str) -> bool:
         """Whether a sample came of the packet. No frame is held when this is over: one of 1080p is 3 MB."""
         has_sampled = False
         for sample in sampler.push(packet):
-            if self._keep(sample, codec):
-                has_sampled = True
-                self._note(sample, codec, sampler.lacks_key_frames)
-            else:
-                sampler.refuse()
+            has_sampled = True
+            self._keep(sample)
+            self._note(sample, codec, sampler)
         return has_sampled
 
-    def _check(self, sampler: Sampler, waited_s: float) -> None:
-        """Raises Undecodable once packets come and no sample for too long."""
-        is_late = waited_s > self.settings.interval_s + (FRAME_S if sampler.has_begun else KEY_FRAME_S)
-        if not is_late:
+    def _check(self, sampler: Sampler, waited_s: float, patience_s: float) -> None:
+        """Raises Undecodable once packets come and no sample for too long, even for a camera of this patience."""
+        self._has_begun = sampler.has_begun
+        longest_s = max(FRAME_S if sampler.has_begun else KEY_FRAME_S, patience_s)
+        if waited_s <= self.settings.interval_s + longest_s:
             return
         if sampler.has_begun:
-            raise errors.Undecodable
+            raise errors.Undecodable(self._why_nothing())
         raise errors.Undecodable(f"The camera has sent no key frame for {KEY_FRAME_S:.0f} s.")
 
-    def _keep(self, sample: Sample, codec: str) -> bool:
-        """Score it; False if it would enter the leaderboard and is damaged."""
+    def _keep(self, sample: Sample) -> None:
+        """Score it, and make a picture of it if it enters the leaderboard."""
         frame = sample.frame
         score, print_of_it = brightness(frame), fingerprint(frame)
         is_copy = self._copies.note(score, print_of_it)
         number = self._number + 1
         picture = None
         if not is_copy and self._board.accepts(score):
-            if not are_whole(codec, sample.sources):
-                return False
             jpeg = encode_frame(frame, picture_bytes(self.settings.count))
             picture = Picture(number, score, sample.arrived_at, frame.width, frame.height, jpeg)
         with self._lock:
@@ -219,16 +266,16 @@ class Session:
             if picture and self._board.offer(number, score, picture):
                 self._copies.enter(number, score, print_of_it)
                 self._copies.keep(number for number, _, _ in self._board.ranking())
-        return True
 
-    def _note(self, sample: Sample, codec: str, lacks_key_frames: bool) -> None:
+    def _note(self, sample: Sample, codec: str, sampler: Sampler) -> None:
         if self._healthy_since_s is None:
             self._healthy_since_s = self._clock.monotonic()
         notices = {
             Notice.FROZEN: self._copies.is_frozen,
-            Notice.NO_KEY_FRAMES: lacks_key_frames,
+            Notice.NO_KEY_FRAMES: sampler.lacks_key_frames,
             Notice.OTHER_TRANSPORT: self._transport != self.settings.transport,
             Notice.HEAVY: self.is_heavy,
+            **{RULE_NOTICES[rule]: rule in sampler.watch.rules_off for rule in Rule},
         }
         status = Status(
             State.CAPTURING,
@@ -238,6 +285,27 @@ class Session:
         if status != self._status:
             self._set(status)
 
+    @property
+    def _has_sampled(self) -> bool:
+        """Whether the capture has ever had a sample, by this recorder or by one before it."""
+        return self._number > 0
+
+    def _last_status(self) -> Status:
+        """With the reason, where pictures came and no sample has come of them."""
+        status = self._status
+        if self._number or status.error_code or not self._counts.received:
+            return status
+        return replace(status, error_code=errors.Undecodable.code, error_text=self._why_nothing())
+
+    def _why_nothing(self) -> str:
+        """Why the pictures that came are of no use. One sentence, or two."""
+        if rejected := self._counts.rejected:
+            reason = "something of it or before it was lost or damaged"
+            return f"Pictures came, but none could be used: {rejected} rejected, each since {reason}."
+        if not self._has_begun:
+            return "Pictures came, but no key frame yet, and nothing can be decoded before one."
+        return errors.Undecodable.words
+
     def _pause(self, error: CaptureError) -> None:
         self._clock.wait(self.stop, self._put_off(error))
 
@@ -245,7 +313,7 @@ class Session:
         """Say when it is tried again; in how many seconds that is."""
         since_s = self._healthy_since_s
         healthy_s = 0.0 if since_s is None else self._clock.monotonic() - since_s
-        wait_s = self._backoff.after(error.retry, healthy_s)
+        wait_s = self._backoff.after(error.retry_of(self._has_sampled), healthy_s)
         now = self._clock.now()
         next_at = now + wait_s
         with self._lock:
@@ -255,7 +323,7 @@ class Session:
 
     def _resumed(self, status: Status) -> Status:
         """Go on with the ladder of waits of the recorder before this one."""
-        retry = errors.retry_of(status.error_code)
+        retry = errors.retry_of(status.error_code, self._has_sampled)
         if status.state is not State.RECONNECTING or not status.attempt or retry in (None, Retry.NEVER):
             return Status()
         self._backoff.resume(retry, status.attempt)
@@ -263,7 +331,7 @@ class Session:
 
     def _wait_on(self, status: Status) -> None:
         """By the wall clock of whoever said it, which may be wrong: no longer than the error's longest wait."""
-        retry = errors.retry_of(status.error_code)
+        retry = errors.retry_of(status.error_code, self._has_sampled)
         if status.next_attempt_at is None or retry is None:
             return
         wait_s = min(status.next_attempt_at - self._clock.now(), longest_wait_s(retry))
@@ -274,7 +342,7 @@ class Session:
         self._deadline = (self._clock.monotonic() + within_s, error)
 
     def _expect_picture(self) -> None:
-        self._expect(PACKET_S, errors.Undecodable())
+        self._expect(DECODE_S, errors.Undecodable())
 
     def _set(self, status: Status) -> None:
         with self._lock:
@@ -294,9 +362,11 @@ class Session:
         )
 
 
-def _opener(settings: Settings) -> Opener:
+def _opener(settings: Settings, quirks: Quirks) -> Opener:
     """One caution for all connections: it learns from each."""
-    return partial(open_feed, caution=Caution(settings.networks, settings.verify_certificate))
+    caution = Caution(settings.networks, settings.verify_certificate, quirks=quirks)
+    caution.redirect_ports = settings.redirect_ports
+    return partial(open_feed, caution=caution)
 
 
 def _timeline_of(seed: Seed, interval_s: float, now: float) -> Timeline:

@@ -6,16 +6,18 @@ and 17 times that with all that H.264 may keep to copy from.
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 # 8K (8192 x 4320) and the panoramas of four sensors (8160 x 3616); libav takes up to two thousand million.
 MAX_PIXELS = 36_000_000
 
 # ITU-T H.264 section 7.3.2.1.1: the profiles whose parameter sets name a chroma format.
-_WITH_CHROMA_FORMAT = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
+WITH_CHROMA_FORMAT = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _SET_BYTES = 512  # what of a parameter set is looked at: the size stands in its first hundred
 _H264_SPS = re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]")
 _H265_SPS = re.compile(rb"\x00\x00\x01[\x42\x43]")
+_MPEG2_SEQUENCE = re.compile(rb"\x00\x00\x01\xb3")  # ISO/IEC 13818-2 section 6.2.2.1
 _MPEG4_LAYER = re.compile(rb"\x00\x00\x01[\x20-\x2f]")
 _SOI = b"\xff\xd8"
 _SOFS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # ITU-T T.81 table B.1
@@ -73,7 +75,7 @@ def skip_to_h264_size(bits: Bits) -> None:
     profile = bits.take(8)
     bits.take(16)  # constraints, level
     bits.golomb()  # id
-    if profile in _WITH_CHROMA_FORMAT:
+    if profile in WITH_CHROMA_FORMAT:
         if bits.golomb() == 3:
             bits.take(1)
         bits.skip(2)  # bit depths
@@ -100,18 +102,23 @@ def _h264_size(unit: bytes) -> Size:
     return width, height * (1 if bits.take(1) else 2)
 
 
-def _h265_size(unit: bytes) -> Size:
-    """ITU-T H.265 section 7.3.2.2.1."""
-    bits = bits_of(unit, at=2)
+def skip_to_h265_size(bits: Bits) -> int:
+    """From behind the header of a sequence parameter set to its width (ITU-T H.265 section 7.3.2.2.1); its id."""
     bits.take(4)
     layers = bits.take(3)
     bits.take(1 + 96)  # general profile, tier and level
     present = [(bits.take(1), bits.take(1)) for _ in range(8 if layers else 0)][:layers]
     for has_profile, has_level in present:
         bits.take(88 * has_profile + 8 * has_level)
-    bits.golomb()  # id
+    id_ = bits.golomb()
     if bits.golomb() == 3:
         bits.take(1)
+    return id_
+
+
+def _h265_size(unit: bytes) -> Size:
+    bits = bits_of(unit, at=2)
+    skip_to_h265_size(bits)
     return bits.golomb(), bits.golomb()
 
 
@@ -170,12 +177,36 @@ def _found(start: re.Pattern[bytes], read: Callable[[bytes], Size]) -> Callable[
 
     def sizes(data: bytes) -> Iterator[Size]:
         for match in start.finditer(data):
-            try:
-                yield read(data[match.start() + 3 : match.start() + 3 + _SET_BYTES])
-            except ValueError:
-                continue
+            yield from _read(read, data[match.start() + 3 : match.start() + 3 + _SET_BYTES])
 
     return sizes
+
+
+def _read(read: Callable[[bytes], Size], data: bytes) -> Iterator[Size]:
+    """None where it cannot be read."""
+    with suppress(ValueError, IndexError):
+        yield read(data)
+
+
+def _vp8_frames(data: bytes) -> Iterator[Size]:
+    """Of a key frame: RFC 6386 section 9.1."""
+    if len(data) >= 10 and not data[0] & 0x01 and data[3:6] == b"\x9d\x01\x2a":
+        yield int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
+
+
+def _vp9_size(frame: bytes) -> Size:
+    """Of a key frame: VP9 bitstream specification, sections 6.2 and 7.2. Raises ValueError for any other."""
+    bits = Bits("".join(f"{byte:08b}" for byte in frame[:16]))
+    marker, low, high = bits.take(2), bits.take(1), bits.take(1)
+    profile = 2 * high + low
+    if marker != 2 or bits.take(3 if profile == 3 else 2) or (bits.take(2), bits.take(24))[1] != 0x498342:
+        raise ValueError("no key frame")
+    bits.take(1 if profile >= 2 else 0)  # bit depth
+    if bits.take(3) != 7:  # not sRGB
+        bits.take(4 if profile % 2 else 1)  # range, subsampling
+    else:
+        bits.take(profile % 2)
+    return bits.take(16) + 1, bits.take(16) + 1
 
 
 _SIZES: dict[str, Callable[[bytes], Iterator[Size]]] = {
@@ -183,4 +214,8 @@ _SIZES: dict[str, Callable[[bytes], Iterator[Size]]] = {
     "hevc": _found(_H265_SPS, _h265_size),
     "mpeg4": _found(_MPEG4_LAYER, _mpeg4_size),
     "mjpeg": lambda data: (size for _, size in _jpeg_frames(data)),
+    "vp8": _vp8_frames,
+    "vp9": lambda data: _read(_vp9_size, data),
+    "mpeg2video": _found(_MPEG2_SEQUENCE, lambda unit: (unit[1] << 4 | unit[2] >> 4, (unit[2] & 15) << 8 | unit[3])),
+    "h263": lambda data: iter(()),  # 2048 x 1152 at most: H.263 section 5.1.5
 }

@@ -37,7 +37,7 @@ class Solo:
         self._now = Counters()
         self._board: tuple[tuple[int, float], ...] = ()
         self._pictures: dict[int, Picture] = {}
-        self._timeline = ""
+        self._timeline = self._quirks = ""
         self._process: RecorderProcess | None = None
         self._is_final = False
         self._deaths = Backoff()
@@ -117,7 +117,7 @@ class Solo:
             self._note_death()
 
     def _start(self) -> None:
-        seed = Seed(self.counters.samples, self._board, self.status, self._timeline)
+        seed = Seed(self.counters.samples, self._board, self.status, self._timeline, self._quirks)
         self._process = RecorderProcess(self.settings, seed)
         self._is_final = False
         self._started_s = time.monotonic()
@@ -134,6 +134,7 @@ class Solo:
         self._pictures = {number: known[number] for number, _ in report.board if number in known}
         self._board, self._now, self.status = report.board, report.counters, report.status
         self._timeline = report.timeline or self._timeline
+        self._quirks = report.quirks
         self._is_final = report.is_final
 
     def _pull(self, process: RecorderProcess, every_s: float, *, is_changed: bool) -> None:

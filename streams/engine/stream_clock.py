@@ -1,14 +1,19 @@
 """Stream time: when a picture was filmed, counted from the connection's first picture. Pure."""
 
 import math
+from collections import deque
 
 # Stream time and the arrival clock may differ by this much before the sender's timestamps are given up:
 # more than any burst at the start or after a stall that is not yet a lost connection.
 MAX_DRIFT_S = 15.0
 # A step back within this is re-ordering (B-frames), a step ahead within this is jitter.
 MAX_STEP_S = 1.5
-
-
+# Re-ordering also steps by so many pictures: encoders put up to seven B-frames between two others. At two pictures a
+# second that is 4 s. Beyond MAX_REORDER_S a step is a jump at any rate.
+REORDERED_PICTURES = 8
+MAX_REORDER_S = 10.0
+# The distance of pictures by their arrival: over so many, and over no fewer than a few if the camera names a rate.
+PACED_PICTURES, FEW_PICTURES = 16, 4
 # Timestamps that are all the same for so long are no time at all.
 MAX_STANDSTILL_S = 2.0
 
@@ -27,6 +32,7 @@ class StreamClock:
         self._begun_s = 0.0
         self._last_pts_s = math.nan
         self._moved_s = 0.0
+        self._arrivals_s: deque[float] = deque(maxlen=PACED_PICTURES + 1)
         self.trusts_timestamps = True
 
     def at(self, pts_s: float, arrived_s: float, duration_s: float = 0.0) -> float:
@@ -34,6 +40,7 @@ class StreamClock:
         if self._last_arrived_s is None:
             self._begun_s = self._last_arrived_s = arrived_s
             self._offset_s = -pts_s
+        self._arrivals_s.append(arrived_s)
         stream_s = self._next(pts_s, arrived_s - self._last_arrived_s, duration_s)
         self._last_arrived_s = arrived_s
         self._last_s = max(self._last_s, stream_s)
@@ -53,6 +60,16 @@ class StreamClock:
         stream_s = pts_s + self._offset_s
         if self._last_s - MAX_STEP_S <= stream_s <= self._last_s + waited_s + MAX_STEP_S:
             return stream_s
+        reorder_s = min(REORDERED_PICTURES * self._distance_s(duration_s), MAX_REORDER_S)
+        if self._last_s - reorder_s <= stream_s <= self._last_s + waited_s + reorder_s:
+            return stream_s
         stream_s = self._last_s + max(duration_s or waited_s, waited_s)
         self._offset_s = stream_s - pts_s
         return stream_s
+
+    def _distance_s(self, duration_s: float) -> float:
+        """Of two pictures: by the rate that the camera names and by arrivals, either of which may be too short."""
+        count = len(self._arrivals_s) - 1
+        if count < (FEW_PICTURES if duration_s else 1):
+            return duration_s
+        return max(duration_s, (self._arrivals_s[-1] - self._arrivals_s[0]) / count)

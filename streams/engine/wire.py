@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .notices import Notice
+from .quirks import MAX_LENGTH, Quirks
 from .report import Counters, Picture, Report, State, Status, Video
 from .sizes import is_too_large, jpeg_size
 from .timeline import Timeline
@@ -162,6 +163,7 @@ def _report(head: dict[str, Any], blob: memoryview) -> Report:
         fresh=tuple(fresh),
         is_final=bool(head["is_final"]),
         timeline=_timeline(head["timeline"]),
+        quirks=_quirks(head["quirks"]),
     )
 
 
@@ -170,6 +172,13 @@ def _timeline(text: Any) -> str:
     if text != "":
         Timeline.decode(text)
     return str(text)
+
+
+def _quirks(text: Any) -> str:
+    """As it came, if it says nothing that this version does not know: it is saved."""
+    if type(text) is not str or len(text) > MAX_LENGTH or Quirks.decode(text).encode() != text:
+        raise BadMessage("quirks that cannot be read")
+    return text
 
 
 def _status(fields: dict[str, Any]) -> Status:

@@ -312,10 +312,26 @@ def kill_the_supervisor(container: Container, camera: ScriptedCamera) -> None:
     assert "the supervisor was killed, status 137: starting it again in 0 s." in container.log
 
 
+SLOW_TO_PREPARE = """
+import os, sys, time
+if sys.argv[1] == "prepare":
+    print("preparing", flush=True)
+    while not os.path.exists({go!r}):
+        time.sleep(0.05)
+    sys.exit()
+print("ready", flush=True)
+time.sleep(300)
+"""
+
+
 def test_a_website_that_cannot_start_takes_the_supervisor_down(stand_in: Container) -> None:
-    supervise_with(stand_in, f"{READY}time.sleep(300)\n")
+    """Its port is taken while the database is prepared; one that is taken before that is told at once."""
+    go = stand_in.data / "go"
+    (stand_in.app / "manage.py").write_text(SLOW_TO_PREPARE.format(go=str(go)))
+    stand_in.start()
+    wait_until(lambda: "preparing" in stand_in.log, "prepare runs")
     with socket.create_server(("127.0.0.1", stand_in.port)):
-        stand_in.start()
+        go.touch()
         assert stand_in.end() not in (0, None)
     assert "ready" in stand_in.log
     assert "the website ended by itself" in stand_in.log

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -324,6 +325,32 @@ def test_make_run_serves_with_capturing_on_and_ctrl_c_ends_it(tmp_path: Path) ->
         os.killpg(service.processes[0].pid, signal.SIGINT)  # as the terminal does
         service.processes[0].wait(60)
         wait_for(lambda: not any(map(is_running, family)), "every process gone", 30)
+
+
+TAKEN = {
+    "scripts/serve.sh": "serve: port {} of 127.0.0.1 is taken: choose another one, for example PORT={}.\n",
+    "scripts/serve.sh web": "serve: port {} of 127.0.0.1 is taken: choose another one, for example PORT={}.\n",
+    f"{sys.executable} manage.py runserver": "CommandError: Port {} of 127.0.0.1 is taken: choose another one, "
+    "for example manage.py runserver 8001.\n",
+}
+
+
+@pytest.mark.parametrize(("command", "says"), TAKEN.items(), ids=[key.split("/")[-1] for key in TAKEN])
+def test_a_port_that_is_taken_is_told_in_one_sentence_before_anything_is_prepared(
+    tmp_path: Path, command: str, says: str
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        env = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "PORT": str(port)}
+        env |= {"DATA_DIR": str(tmp_path / "data"), "MEDIA_ROOT": str(tmp_path / "media")}
+        done = subprocess.run(
+            command.split(), env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert (done.stdout, done.stderr) == ("", says.format(port, port + 1))
+    assert not (tmp_path / "data" / "db.sqlite3").exists()
 
 
 @pytest.mark.parametrize("python", ["3.11.0", "3.13.0"])

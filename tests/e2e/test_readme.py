@@ -22,12 +22,15 @@ SETTINGS = re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', (ROOT / "rtspsite" / "setting
 def test_the_curl_lines_start_a_capture_and_bring_its_grid(tmp_path: Path) -> None:
     start, stop = re.findall(r"^    (curl (?!-H).*)$", README, re.M)  # test_guarded.py has the one with a token
     scene = Scene(320, 240, plan(7, levels=18, tail_s=42), fps=10)
-    camera = ScriptedCamera(scene, username="user", password="password", host="127.0.0.1")
+    [(username, password)] = re.findall(r"rtsp://(.+):(.+)@", start)
+    camera = ScriptedCamera(scene, username=username, password=password, host="127.0.0.1")
     with camera, runserver(tmp_path / "service") as service:
         answer = shell(localised(start, camera.port, service.port), tmp_path)
         assert "process_name=demo" in answer
         service.wait_for_samples(1, 10)
         shell(localised(stop, camera.port, service.port), tmp_path)
+    assert password not in service.log
+    assert "***" not in service.log
     page = Page((tmp_path / "response.html").read_text())
     assert len(set(marks(page.grid(), 9))) == 9
 

@@ -21,6 +21,8 @@ from streams.engine.feed import Packet
 from streams.engine.h26x import recovery_frames
 from tests.camera.clip import TICKS_PER_S, Scene, encode, split_nals
 
+PATIENCE_S = 12.0
+"""Of a feed whose pictures are less than 4 s apart."""
 WALL_S = 1_700_000_000.0
 """Wall clock at monotonic 0 of all clips."""
 _CODECS = {"h264": "h264", "hevc": "hevc", "mpeg4": "mpeg4", "mjpeg": "mjpeg"}
@@ -239,6 +241,7 @@ class ClipFeed:
 
     def __init__(self, scene: Scene, ends_by: errors.CaptureError | None = None) -> None:
         self.codec = _CODECS[scene.codec]
+        self.patience_s = PATIENCE_S
         self.shown: Iterable[Packet] | None = None
         self.is_left = False
         self.open_decoder = Decoders(self.codec)

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
+from streams.engine.continuity import Watch, continuity
 from streams.engine.conversion import encode_frame
-from streams.engine.decoder import CODECS, LibavDecoder
+from streams.engine.decoder import LibavDecoder
+from streams.engine.encodings import ENCODINGS
 from streams.engine.errors import CaptureError
 from streams.engine.feed import Packet
-from streams.engine.integrity import are_whole
 from streams.engine.interleaved import Interleaved
 from streams.engine.rtcp import has_bye
 from streams.engine.rtp import CodedPicture, depacketizer
@@ -38,15 +39,13 @@ def samples(track: Track, data: bytes, *, is_ordered: bool) -> int:
     """How many come of an interleaved stream."""
     count = 0
     with suppress(CaptureError):
-        sampler = Sampler(3 * _PICTURE_S, lambda: LibavDecoder(CODECS[track.encoding]))
+        codec = ENCODINGS[track.encoding].codec
+        sampler = Sampler(3 * _PICTURE_S, lambda: LibavDecoder(codec), watch=Watch(continuity(codec)))
         for number, picture in enumerate(_pictures(track, data, is_ordered)):
             for sample in sampler.push(_packet(track, picture, number)):
                 brightness(sample.frame), fingerprint(sample.frame)
-                if are_whole(CODECS[track.encoding], sample.sources):
-                    encode_frame(sample.frame)
-                    count += 1
-                else:
-                    sampler.refuse()
+                encode_frame(sample.frame)
+                count += 1
     return count
 
 

@@ -13,10 +13,11 @@ record_as_ever = recorder.record
 
 def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
     feed.SILENCE_S = feed.NO_PICTURE_S = feed.FIRST_PACKET_S = 1.0
-    rtsp.SOCKET_TIMEOUT_S = 1.0
+    feed.PICTURE_GRACE_S = 0.0
+    rtsp.SOCKET_TIMEOUT_S = rtsp.ANSWER_S = 1.0
     session.FRAME_S = session.KEY_FRAME_S = 1.0
     # The watch lets it be: on a busy machine a flood that has come is read slowly.
-    session.OPEN_S = session.PACKET_S = session.CLOSE_S = 60.0
+    session.OPEN_S = session.HANG_S = session.DECODE_S = session.CLOSE_S = 60.0
     record_as_ever(settings, seed, link)
 
 

@@ -23,6 +23,7 @@ from streams.engine.address import (
     join,
     parse,
     parse_networks,
+    parse_ports,
 )
 from streams.engine.errors import AddressRefused, InvalidURL, Retry
 
@@ -483,6 +484,42 @@ def test_an_empty_user_name_does_not_make_a_later_at_sign_certain(url: str) -> N
     """Without it, as it is stored, the address could be read in two ways."""
     with pytest.raises(InvalidURL, match="in two ways"):
         parse(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://rtsp://camera/live",
+        "RTSP://rtsps://camera",
+        "rtsp://http://camera/live",
+        "rtsp://rtsp://me:word@192.0.2.7/live",
+        "rtsp://me:word@rtsp://192.0.2.7/live",
+    ],
+)
+def test_a_scheme_that_is_named_twice_is_told(url: str) -> None:
+    with pytest.raises(InvalidURL, match="second scheme"):
+        parse(url)
+
+
+def test_a_host_may_be_named_as_a_scheme_is() -> None:
+    assert [parse(url).host for url in ("rtsp://rtsp/x", "rtsp://rtsp:554//x", "rtsp://http.example/x")] == [
+        "rtsp",
+        "rtsp",
+        "http.example",
+    ]
+
+
+def test_what_was_stored_with_two_schemes_is_still_read() -> None:
+    assert join("rtsp://rtsp//camera/live", "").host == "rtsp"
+    assert join("rtsp://rtsp://camera/live", "").host == "rtsp"
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "-1", "x", "1 2", "\u00b2", ",".join(map(str, range(1, 18)))])
+def test_ports_that_are_none_or_too_many_are_told(text: str) -> None:
+    assert parse_ports("1554, 8554,") == (1554, 8554)
+    assert parse_ports("") == ()
+    with pytest.raises(ValueError, match="port"):
+        parse_ports(text)
 
 
 # --- properties ---

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from streams.engine.backoff import HEALTHY_S, LADDERS, Backoff
 from streams.engine.errors import Retry
 
-RETRIED = [Retry.QUICK, Retry.LATER, Retry.SLOW]
+RETRIED = [Retry.QUICK, Retry.LATER, Retry.SLOW, Retry.RARE]
 
 
 def longest() -> Backoff:
@@ -34,7 +34,12 @@ def test_a_quick_wait_may_be_none_at_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry", "steps_s"), [(Retry.LATER, [30, 60, 120, 240, 300, 300]), (Retry.SLOW, [60, 120, 240, 480, 900, 900])]
+    ("retry", "steps_s"),
+    [
+        (Retry.LATER, [30, 60, 120, 240, 300, 300]),
+        (Retry.SLOW, [60, 120, 240, 480, 900, 900]),
+        (Retry.RARE, [60, 300, 900, 3600, 3600, 3600]),
+    ],
 )
 def test_other_ladders_are_never_quicker_than_their_step(retry: Retry, steps_s: list[float]) -> None:
     assert waits(shortest(), retry, 6) == steps_s
@@ -89,7 +94,6 @@ def test_what_is_never_retried_has_no_wait() -> None:
 
 
 def test_the_longest_capture_has_a_wait_too() -> None:
-    """2 to the power of the attempts would not be a float any more after a thousand of them."""
     assert waits(longest(), Retry.QUICK, 2000)[-1] == 60
 
 
@@ -97,7 +101,7 @@ def test_the_longest_capture_has_a_wait_too() -> None:
 def test_every_wait_is_within_its_ladder(failures: list[tuple[Retry, float]], chance: random.Random) -> None:
     backoff = Backoff(uniform=chance.uniform)
     for retry, healthy_s in failures:
-        first_s, longest_s = LADDERS[retry]
+        first_s, *_, longest_s = LADDERS[retry]
         wait_s = backoff.after(retry, healthy_s)
         assert (0 if retry is Retry.QUICK else first_s) <= wait_s <= longest_s * 1.25
 

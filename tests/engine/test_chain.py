@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.engine import chain as chaining
 from streams.engine.chain import MAX_PENDING, Chain, Waiting
 
 from .clip_feed import a_packet
@@ -93,32 +92,6 @@ def test_a_decoder_that_ends_badly_but_held_nothing_spoils_nothing() -> None:
     assert (numbers(chain), chain.damaged_from) == ([1], None)
 
 
-def test_a_frame_has_the_pictures_that_it_was_decoded_from() -> None:
-    """Not those that were decoded later, whenever they are shown; nor leading ones, which no other copies from."""
-    chain = Chain(ScriptedDecoder(delay=1))
-    pictures = [waiting(1, 10), waiting(2, 8), waiting(3, 13), waiting(4, 11), waiting(5, 12), waiting(6, 14)]
-    fed(chain, *pictures)
-    assert chain.sources(pictures[3]) == tuple(pictures[n].packet.data for n in (0, 2, 3))
-
-
-def test_too_many_sources_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = [waiting(number) for number in range(1, 6)]
-    monkeypatch.setattr(chaining, "MAX_SOURCE_BYTES", sum(picture.cost_bytes for picture in pictures[:3]))
-    chain = Chain(ScriptedDecoder())
-    fed(chain, *pictures[:3])
-    assert len(chain.sources(pictures[2])) == 3
-    fed(chain, *pictures[3:])
-    assert chain.sources(pictures[2]) == chain.sources(pictures[4]) == ()
-
-
-def test_sources_of_no_bytes_are_not_kept_for_ever_either() -> None:
-    chain = Chain(ScriptedDecoder())
-    pictures = [waiting(number) for number in range(1, 2 + chaining.MAX_SOURCE_BYTES // 1024)]
-    fed(chain, *pictures)
-    assert sum(len(picture.packet.data) for picture in pictures) < chaining.MAX_SOURCE_BYTES / 10
-    assert chain.sources(pictures[-1]) == ()
-
-
 def test_what_is_awaited() -> None:
     chain = Chain(ScriptedDecoder(delay=1))
     assert not chain.awaits(0.0)
@@ -174,6 +147,16 @@ def test_the_second_round_of_refreshing_is_waited_for() -> None:
     assert fed(chain, *begin, *(waiting(number) for number in (4, 5, 6))) == []
     assert fed(chain, waiting(7, is_refresh=True), waiting(8)) == []
     assert fed(chain, waiting(9), waiting(10)) == [9, 10]
+
+
+def test_in_the_second_round_of_refreshing_complaints_count() -> None:
+    """What it copies from then is there: something was lost, and one round is too few to mend it."""
+    chain = Chain(ScriptedDecoder(), is_gradual=True)
+    begin = [waiting(1, fault="nothing", is_refresh=True), waiting(2, fault="nothing"), waiting(3, fault="corrupt")]
+    assert fed(chain, *begin, waiting(4, fault="corrupt"), waiting(5)) == []
+    assert chain.damaged_from is None
+    assert fed(chain, waiting(6, is_refresh=True), waiting(7, fault="corrupt"), waiting(8), waiting(9)) == []
+    assert chain.damaged_from == 7
 
 
 @MANY

@@ -1,10 +1,18 @@
 """What of libav's decoders the rest of the engine builds on."""
 
+import functools
+import struct
+
+import cv2
+import numpy as np
 import pytest
 from av.video.frame import VideoFrame
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.engine import errors
-from streams.engine.decoder import CODECS, LibavDecoder
+from streams.engine.decoder import LibavDecoder, overflows
+from streams.engine.encodings import ENCODINGS
 from tests.camera.clip import Scene
 
 from .clip_feed import Film, decoded, digest, filmed, headers, packets_of, shown
@@ -13,9 +21,9 @@ SCENES = [Scene(160, 120, (40, 200), fps=10, noise=4, codec="mjpeg")]
 FILMS = [Film(), Film(b_frames=3, pyramid=True), Film(codec="hevc"), Film(codec="mpeg4")]
 
 
-@pytest.mark.parametrize("encoding", CODECS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_each_encoding_of_rtp_has_a_decoder(encoding: str) -> None:
-    assert LibavDecoder(CODECS[encoding]).drain() == []
+    assert LibavDecoder(ENCODINGS[encoding].codec).drain() == []
 
 
 @pytest.mark.parametrize("film", FILMS, ids=str)
@@ -33,6 +41,57 @@ def test_motion_jpeg_gives_each_picture_at_once() -> None:
     decoder = LibavDecoder("mjpeg")
     for number, packet in enumerate(packets_of(SCENES[0])):
         assert [frame.pts for frame in decoder.decode(packet.data, number)] == [number]
+
+
+@functools.cache
+def a_jpeg(width: int, height: int, sampling: int) -> bytes:
+    down, across = np.mgrid[0:height, 0:width]
+    noise = np.random.default_rng(1).normal(0, 4, (height, width, 1))
+    picture = np.stack([down % 256, across % 256, (down + across) % 256], axis=2) + noise
+    options = [cv2.IMWRITE_JPEG_QUALITY, 70, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    return cv2.imencode(".jpg", np.clip(picture, 0, 255).astype(np.uint8), options)[1].tobytes()
+
+
+def resized(file: bytes, width: int, height: int) -> bytes:
+    at = file.index(b"\xff\xc0") + 5
+    return file[:at] + struct.pack(">HH", height, width) + file[at + 4 :]
+
+
+SAMPLINGS = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["420", "422"])
+@pytest.mark.parametrize("size", [(8, 8), (64, 48), (640, 360), (1920, 1080), (2048, 1536), (2040, 2040), (40, 2040)])
+def test_a_jpeg_that_fills_its_size_does_not_overflow(size: tuple[int, int], sampling: int) -> None:
+    """Nor with bytes behind the picture that decode to something."""
+    file = a_jpeg(*size, sampling)
+    for behind in (b"", bytes(40), bytes(20_000), b"\x55" * 20):
+        assert not overflows(file[:-2] + behind + file[-2:])
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["420", "422"])
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((2560, 1920), (512, 1920)),
+        ((2560, 1920), (2048, 1920)),
+        ((2064, 1536), (2048, 1536)),
+        ((2064, 1536), (16, 1536)),
+        ((640, 2560), (640, 512)),
+        ((3840, 2160), (1792, 112)),
+        ((3840, 2160), (2040, 2040)),
+    ],
+)
+def test_a_jpeg_of_more_blocks_than_its_size_has_room_for_overflows(
+    size: tuple[int, int], said: tuple[int, int], sampling: int
+) -> None:
+    assert overflows(resized(a_jpeg(*size, sampling), *said))
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_jpeg_does_not_overflow(data: bytes) -> None:
+    assert not overflows(data)
+    assert not overflows(b"\xff\xd8\xff\xc0\x00\x11\x08" + data)
 
 
 def test_frames_that_were_held_back_come_at_the_end() -> None:
@@ -69,7 +128,7 @@ def attempted(decoder: LibavDecoder, pictures: list[bytes]) -> list[VideoFrame]:
 @pytest.mark.parametrize("film", [*FILMS, Film(codec="mpeg4", b_frames=1)], ids=str)
 @pytest.mark.parametrize("begin", [1, 3, 7])
 def test_nothing_is_shown_before_the_first_key_frame(film: Film, begin: int) -> None:
-    """H.264 and H.265: libav's doing. MPEG-4: it would give frames made of grey, without a word."""
+    """H.264: libav's doing. MPEG-4 and H.265: it would give frames made of grey, MPEG-4 without a word."""
     first, *others = [packet.data for packet in filmed(film)[begin:]]
     frames = attempted(LibavDecoder(film.codec), [headers(film) + first, *others])
     assert frames

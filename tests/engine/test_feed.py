@@ -8,12 +8,12 @@ import termios
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice, pairwise
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 
 import av
@@ -24,12 +24,13 @@ from av.video.frame import VideoFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine import errors, feed, rtsp
+from streams.engine import decoder, errors, feed, rtsp
 from streams.engine.address import Address, parse
 from streams.engine.clock import Stop, Stopped
 from streams.engine.decoder import LibavDecoder
 from streams.engine.errors import CaptureError
 from streams.engine.feed import RTSPFeed, open_feed
+from streams.engine.pace import Pace
 from streams.engine.resolver import resolve
 from streams.engine.rtp import CodedPicture, depacketizer
 from streams.engine.rtsp import RTSPSession
@@ -51,6 +52,7 @@ ENOUGH = 40
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket is silent for long after half a second; that is still long for a camera on the same machine."""
     monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 0.5)
     monkeypatch.setattr(feed, "FIRST_PACKET_S", 0.5)
     monkeypatch.setattr(feed, "SILENCE_S", 0.5)
 
@@ -83,11 +85,12 @@ class Case:
 # What opening and receiving raise test_rtsp.py has; these are the feed's own, and one that goes through it.
 CASES = [
     Case("auth_refused", errors.AuthRefused),
-    Case("silent_play", errors.ConnectTimeout),
+    Case("silent_play", errors.TransportRefused),
     Case("silent_play", errors.TransportRefused, "udp"),
     Case("stall_after:0.3", errors.Stalled),
     Case("stall_after:0.3", errors.Stalled, "udp"),
     Case("close_after:0.3", errors.Closed),
+    Case("close_after:0.3", errors.Closed, "udp"),
     Case("bye_after:0.3", errors.Closed, "udp"),
     Case("unknown_codec", errors.Undecodable),
 ]
@@ -122,6 +125,17 @@ def test_a_description_in_latin_1_is_no_error() -> None:
     fault = Fault("names itself in Latin-1", edit_sdp=lambda sdp: _Latin1(sdp.replace("Scripted", "Küchen")))
     with ScriptedCamera(SCENE, fault=fault) as camera:
         assert len(watch(address_of(camera), packets=5)) == 5
+
+
+def test_what_fails_before_the_feed_is_owned_leaves_no_session_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(feed, "RTSPFeed", fail)
+    with ScriptedCamera(SCENE) as camera:
+        with pytest.raises(KeyError):
+            open_feed(address_of(camera), "tcp", Stop())
+        wait_until(lambda: (camera.teardowns, camera.clients) == (1, 0))
 
 
 # --- where to connect ---
@@ -350,6 +364,9 @@ class Reading:
     readings: list[list[bytes]]
     stop: Stop
     now_s: float = 100.0
+    is_disconnected: bool = False
+    trouble: str = ""
+    is_ended: bool = False
     said: list[float | str] = field(default_factory=list)
     """How long it was to wait for each reading, and after how many bytes it was to wake up."""
     track: Track = field(default_factory=lambda: Track("H264", 96, 90_000, "", {}, None))
@@ -366,6 +383,9 @@ class Reading:
         self.said.append(f"{bytes} bytes")
 
     def drain(self) -> None: ...
+
+    def note_end(self) -> None:
+        self.is_ended = True
 
     def close(self) -> None: ...
 
@@ -406,6 +426,7 @@ def test_of_a_million_tiny_pictures_read_at_once_a_thousand_are_looked_at_at_a_t
         """A picture for each packet."""
 
         lost = pushed = 0
+        codec, complaint = "h264", ""
 
         def push(self, packet: memoryview) -> list[CodedPicture]:
             self.pushed += 1
@@ -425,11 +446,12 @@ def test_a_picture_that_takes_long_to_decode_is_a_picture(monkeypatch: pytest.Mo
     """The packets after it are not the first for so long: nobody has asked for any."""
     reading = Reading(film_in_readings(3), Stop())
     monkeypatch.setattr(feed, "SILENCE_S", math.inf)
+    monkeypatch.setattr(feed, "MAX_SILENCE_S", math.inf)
     monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
     pictures = depacketizer(reading.track, is_ordered=True)
     count = 0
     for _ in RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets():
-        reading.now_s += 2 * feed.NO_PICTURE_S
+        reading.now_s += 100.0
         count += 1
     assert count >= 22
 
@@ -441,3 +463,148 @@ def test_packets_without_a_picture_are_none(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(errors.Undecodable):
         list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets())
     assert feed.NO_PICTURE_S < 20 - len(reading.readings) <= feed.NO_PICTURE_S + 2
+
+
+# --- silence ---
+
+
+def at_distances(*distances_s: int) -> list[list[bytes]]:
+    """Readings of a second each: a picture, and another one after each of these distances."""
+    sent = rtp_film.packets_by_unit(rtp_film.film("h264"))
+    readings = [list(sent[0])]
+    for number, distance_s in enumerate(distances_s, 1):
+        readings += [[]] * (distance_s - 1) + [list(sent[number])]
+    return readings
+
+
+def silence_of(
+    monkeypatch: pytest.MonkeyPatch, readings: list[list[bytes]], error: type[CaptureError], **more: Any
+) -> float:
+    """How long nothing may come after these readings, before the error."""
+    reading = Reading([*readings, *([[]] * 200)], Stop())
+    reading.is_disconnected = more.pop("is_disconnected", False)
+    monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
+    opened = RTSPFeed(
+        cast(RTSPSession, reading), depacketizer(reading.track, is_ordered=True), reading.stop, "tcp", **more
+    )
+    with pytest.raises(error):
+        list(opened.packets())
+    assert reading.is_ended == (error is errors.Stalled), "the session is told that the stream has ended"
+    if error is errors.Stalled:
+        assert opened.patience_s >= reading.now_s - 100.0 - len(readings)
+    return reading.now_s - 100.0 - len(readings) - 1
+
+
+@pytest.mark.parametrize(
+    ("distances_s", "silence_s"),
+    [
+        ((1, 1, 1, 1), 10),
+        ((3, 3, 3), 10),
+        ((12, 12, 12, 12, 12), 36),
+        ((4, 1), 12),
+        ((9, 1, 1, 1), 27),
+        ((9, 1, 1, 1, 1), 10),
+        ((25, 50), 120),
+    ],
+    ids=str,
+)
+def test_silence_is_measured_against_the_distances_of_the_last_pictures(
+    distances_s: tuple[int, ...], silence_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FIELD 59: three times the longest of four, from 10 to 120 s."""
+    assert silence_of(monkeypatch, at_distances(*distances_s), errors.Stalled) == silence_s
+
+
+def test_how_slow_a_camera_is_is_learned_over_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second picture may take as long as the first; a camera that takes even longer gets three times as long."""
+    pace = Pace()
+    assert [silence_of(monkeypatch, at_distances(), errors.Stalled, pace=pace) for _ in "123"] == [30, 93, 93]
+    assert silence_of(monkeypatch, at_distances(50), errors.Stalled, pace=pace) == 120
+    assert silence_of(monkeypatch, at_distances(*[1] * 5), errors.Stalled, pace=pace) == 10
+
+
+def test_what_lies_between_two_connections_is_no_distance() -> None:
+    pace = Pace()
+    for began_s in (0.0, 1000.0):
+        pace.begin()
+        pace.note(began_s)
+        pace.note(began_s + 2.0)
+    assert pace.longest_s == 2.0
+
+
+def test_a_feed_tells_where_a_connection_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace()
+    pace.note(-500.0)
+    silence_of(monkeypatch, at_distances(1), errors.Stalled, pace=pace)
+    assert pace.longest_s == 1.0
+
+
+def test_packets_that_trickle_between_pictures_do_not_make_it_undecodable(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, quiet, *others = at_distances(14, 14)
+    readings = [first, quiet, *(reading or [bytes(12)] for reading in others)]
+    assert silence_of(monkeypatch, readings, errors.Stalled) >= 3 * 14
+
+
+@pytest.mark.parametrize(("distance_s", "silence_s"), [(None, 2), (0.04, 2), (1.0, 3), (12.0, 36)])
+def test_once_the_connection_has_ended_the_end_of_the_packets_is_the_end(
+    distance_s: float | None, silence_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FIELD 53: nobody keeps the session, so it is not waited for 10 s."""
+    pace = Pace()
+    if distance_s:
+        pace.note(1.0)
+        pace.note(1.0 + distance_s)
+    assert silence_of(monkeypatch, at_distances(), errors.Closed, is_disconnected=True, pace=pace) == silence_s
+
+
+def test_why_nothing_may_come_by_udp_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = Reading([[]] * 100, Stop(), trouble="Packets came from elsewhere.")
+    monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
+    pictures = depacketizer(reading.track, is_ordered=True)
+    with pytest.raises(errors.TransportRefused, match=r"by UDP\. Packets came from elsewhere\.$"):
+        list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "udp").packets())
+
+
+# --- what no picture is made of ---
+
+
+def test_the_reason_for_no_picture_is_told_if_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """H.264 in packetization mode 2: MTAP16."""
+    slices = rtp_film.a_packet(b"\x41\x9aslice")
+    packets = [rtp_film.a_packet(b"\x7a\0\0\0\1\0\0\x41", number) for number in range(1, 21)]
+    reading = Reading([[slices], *([packet] for packet in packets)], Stop())
+    monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
+    pictures = depacketizer(reading.track, is_ordered=True)
+    with pytest.raises(errors.Undecodable, match="interleaved"):
+        list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets())
+
+
+def jpeg_readings(narrow: Iterable[int]) -> list[list[bytes]]:
+    """A picture in each. Those of these numbers say half of their width, as if it did not fit into the field."""
+    units = rtp_film.packets_by_unit(rtp_film.film("mjpeg"))
+    return [
+        [packet[:18] + bytes([packet[18] // 2]) + packet[19:] if number in narrow else packet for packet in unit]
+        for number, unit in enumerate(units[:8])
+    ]
+
+
+def given_of(readings: list[list[bytes]]) -> Iterator[feed.Packet]:
+    reading = Reading(readings, Stop(), track=Track("JPEG", 26, 90_000, "", {}, None))
+    pictures = depacketizer(reading.track, is_ordered=True)
+    return RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "tcp").packets()
+
+
+def test_jpeg_whose_size_is_not_told_is_never_given() -> None:
+    """Row 57: it would be scrambled."""
+    given_packets = given_of(jpeg_readings(range(8)))
+    with pytest.raises(errors.Undecodable, match="wider or higher than 2040 px"):
+        next(given_packets)
+
+
+def test_a_jpeg_is_looked_at_once_for_each_size_and_one_of_another_size_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[bytes] = []
+    monkeypatch.setattr(feed, "overflows", lambda data: looked.append(data) or decoder.overflows(data))  # type: ignore[func-returns-value]
+    assert len(list(given_of(jpeg_readings([3])))) == 7
+    assert len(looked) == 2

@@ -24,7 +24,7 @@ from streams.engine.clock import Clock
 from streams.engine.conversion import to_bgr
 from streams.engine.decoder import LibavDecoder
 from streams.engine.notices import Notice
-from streams.engine.report import Picture, Report, State, Status, Video
+from streams.engine.report import Picture, Report, Seed, State, Status, Video
 from streams.engine.session import Session
 from streams.engine.sheet import decode_jpeg
 from tests.camera.at_once import at_once
@@ -37,6 +37,7 @@ from tests.camera.viewer import wait_until
 
 from .builders import settings
 from .capturing import LIMIT_S, WAIT_S, Capture, FastClock
+from .odd_camera import OddCamera, Request, Say, answer
 
 # With grain no two frames are the same; a key frame has 13 to 19 RTP packets, most others 2 to 8.
 SCENE = Scene(320, 240, (60, 180, 90), fps=50, gop_s=0.2, noise=4.0)
@@ -217,6 +218,7 @@ def has_failed(status: Status) -> bool:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second is a long silence; that is still long for a camera on the same machine."""
     monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 0.5)
     monkeypatch.setattr(feed, "FIRST_PACKET_S", 0.5)
     monkeypatch.setattr(feed, "SILENCE_S", 0.5)
 
@@ -315,25 +317,14 @@ def test_nor_where_only_key_frames_are_taken() -> None:
 
 
 @at_once(product([SCENE, replace(SCENE, b_frames=2)], [211, 47]))
-def test_nothing_is_kept_of_what_was_damaged(scene: Scene, damaged_each: int) -> None:
+def test_bytes_that_changed_on_their_way_end_nothing(scene: Scene, damaged_each: int) -> None:
+    """No line does that, since both TCP and UDP have checksums; the decoder's word counts, which is most of it."""
     with (
         ScriptedCamera(scene, fault=f"damaged:{damaged_each}") as camera,
         watching(camera, interval_s=EVERY_FRAME_S) as capture,
     ):
-        report = goes_on_after_rejections(capture)
-    assert len(shots(report, scene)) > 5
+        goes_on_after_rejections(capture)
     assert capture.codes == []
-
-
-def test_a_parameter_set_that_was_damaged_does_not_hide_what_is_damaged_later() -> None:
-    """It comes with another id, so it stays known beside the right one and stands before each later key frame."""
-    scene = replace(SCENE, b_frames=2)
-    with (
-        ScriptedCamera(scene, fault="damaged:211") as camera,
-        watching(camera, interval_s=EVERY_FRAME_S) as capture,
-    ):
-        report = capture.until(has(95))
-    assert shots(report, scene)
 
 
 # --- transports (9) ---
@@ -450,7 +441,7 @@ def test_it_says_farewell_to_what_it_cannot_decode() -> None:
         wait_until(lambda: (camera.teardowns, camera.clients) == (1, 0))
 
 
-# --- keep-alive (14) ---
+# --- keep-alive (14, 30) ---
 
 
 def test_a_session_is_kept_alive_over_udp() -> None:
@@ -464,6 +455,27 @@ def test_a_session_is_kept_alive_over_udp() -> None:
     assert is_quiet(capture)
 
 
+def test_a_keep_alive_that_was_learned_is_told_and_used_by_the_next_recorder() -> None:
+    """The camera says 454 to GET_PARAMETER."""
+
+    def set_up(request: Request) -> bytes:
+        return answer(request, Session="1;timeout=2", Transport=request.headers["transport"])
+
+    on: dict[str, Say] = {"SETUP": set_up, "GET_PARAMETER": lambda request: answer(request, "454 Session Not Found")}
+    quirks = ""
+    for asked_before in (1, 0):
+        with OddCamera(on=on) as camera:
+            session = Session(settings(parse(camera.url)), Seed(quirks=quirks))
+            thread = threading.Thread(target=session.run, daemon=True)
+            thread.start()
+            wait_until(lambda: camera.methods.count("OPTIONS") >= 3)
+            quirks = session.report().quirks
+            session.stop.set()
+            thread.join(LIMIT_S)
+            assert camera.methods.count("GET_PARAMETER") == asked_before
+        assert quirks == '{"keepalive":"OPTIONS"}'
+
+
 # --- what is beside the picture (15), and sloppy descriptions (20) ---
 
 
@@ -472,7 +484,7 @@ def test_it_minds_the_picture_alone(fault: str, transport: str) -> None:
     with ScriptedCamera(SCENE, fault=fault) as camera, watching(camera, transport=transport) as capture:
         report = capture.until(has(3))
     assert indices(shots(report, SCENE))[:3] == [0, STEP, 2 * STEP]
-    assert [asked.method for asked in camera.requests].count("SETUP") == 1
+    assert [asked.method for asked in camera.requests].count("SETUP") == (2 if fault.startswith("audio") else 1)
     assert is_quiet(capture)
 
 

@@ -124,6 +124,12 @@ def test_units_of_several_times_in_a_packet_are_a_loss_and_no_error(payload: byt
     assert second.follows_loss
 
 
+def test_interleaved_packets_are_named() -> None:
+    reader = a_reader("H264", SETS)
+    assert push_all(reader, [a_packet(P), a_packet(b"\x7a\x00\x01\x00\x05\x00" + P, 1)]) == []
+    assert "interleaved" in reader.complaint
+
+
 @pytest.mark.parametrize("payload", [b"\x00\x80private", b"\x74\x80", b"\x7e\x80", b"\x7f\x80", b"\x6e\x80", b"\x09"])
 def test_units_that_mean_nothing_here_are_left_out(payload: bytes) -> None:
     [picture] = closed([P, payload, P_REST])
@@ -206,6 +212,28 @@ def test_a_film_in_annex_b_is_the_same_film(codec: Codec) -> None:
     assert decode(codec, [one.data for one in pictures]) == decode(codec, [unit.data for unit in units[:-1]])
 
 
+@pytest.mark.parametrize("start", [b"\0\0\1", b"\0\0\0\1"])
+def test_h265_annex_b_whose_start_code_was_taken_for_the_header_is_taken_apart(start: bytes) -> None:
+    """An Amatek AR-N3222F: fragments of a unit with nuh_temporal_id_plus1 of 0, in each packet (gortsplib #989)."""
+    whole = b"".join(start + unit for unit in (VPS5, SPS5, PPS5, IDR5)) + start
+    head, body = whole[:2], whole[2:]
+    assert head == b"\0\0"
+    cuts = range(0, len(body), 30)
+    flow = [
+        b"\x62\0" + bytes([(0x80 if at == 0 else 0x40 if at == cuts[-1] else 0)]) + body[at : at + 30] for at in cuts
+    ]
+    [picture] = closed(flow, encoding="H265")
+    assert picture.data == annex_b(VPS5, SPS5, PPS5, IDR5)
+    assert picture.is_key
+    assert picture.is_whole
+
+
+def test_h265_units_without_a_temporal_layer_are_left_out() -> None:
+    [picture] = closed([TRAIL, b"\x02\0\xd0x", b"\x62\0\x81\xd0x", b"\x62\0\x41x", TRAIL_REST], encoding="H265")
+    assert picture.data == annex_b(TRAIL, TRAIL_REST)
+    assert picture.is_whole
+
+
 def test_h265_annex_b_behind_the_header_of_a_parameter_set() -> None:
     [picture] = closed([VPS5 + annex_b(SPS5, PPS5, IDR5)], encoding="H265")
     assert picture.data == annex_b(VPS5, SPS5, PPS5, IDR5)
@@ -277,12 +305,32 @@ def test_two_fields_are_two_pictures_of_one_time() -> None:
     assert [one.timestamp // TICKS for one in pictures] == [0, 0, 1, 1]
 
 
-def test_a_fragment_goes_on_under_another_time_only_as_damage() -> None:
+def test_a_fragment_goes_on_whatever_its_time_if_no_packet_is_missing() -> None:
+    """Row 35."""
     head, middle, tail = fragments(P, 3, 5)
-    flow = [a_packet(head, 0, 0), a_packet(middle, 1, TICKS), a_packet(tail, 2, TICKS), a_packet(P, 3, 2 * TICKS)]
+    flow = [a_packet(head, 0, 0), a_packet(middle, 1, 1), a_packet(tail, 2, TICKS), a_packet(P, 3, 2 * TICKS)]
     [first, second] = read([*flow, a_packet(P, 4, 3 * TICKS)])
+    assert (first.data, first.is_whole, first.timestamp) == (annex_b(P), True, 0)
+    assert not second.follows_loss
+    [first, second] = read([flow[0], *flow[2:], a_packet(P, 4, 3 * TICKS)])
     assert not first.is_whole
     assert second.follows_loss
+
+
+def test_a_slice_behind_a_marker_is_the_rest_of_a_lost_begin_where_slices_share_their_time() -> None:
+    """A relay whose source lost the first slice of picture 1: its own packets are unbroken."""
+    units = [(0, P), (0, P_REST), (1, P_REST), (2, P), (2, P_REST), (3, P)]
+    pictures = read(sent(*units, marks=(1, 2, 4)))
+    assert [(one.data, one.is_whole) for one in pictures] == [
+        (annex_b(P, P_REST), True), (annex_b(P_REST), False), (annex_b(P, P_REST), True),
+    ]  # fmt: skip
+
+
+def test_a_slice_that_goes_on_without_a_marker_before_it_belongs_to_the_picture() -> None:
+    """Timestamps by the wall clock: some parts share theirs, some do not."""
+    flow = [a_packet(P), a_packet(P_REST, 1), a_packet(P_REST, 2, 90, is_marked=True), a_packet(P, 3, TICKS)]
+    [picture] = read(flow)
+    assert (picture.data, picture.is_whole) == (annex_b(P, P_REST, P_REST), True)
 
 
 # What a picture is.

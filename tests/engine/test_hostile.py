@@ -19,11 +19,11 @@ import pytest
 from streams.engine import decoder, limits, sandbox, sizes
 from streams.engine import recorder as recorder_module
 from streams.engine.address import parse
+from streams.engine.encodings import ENCODINGS
 from streams.engine.errors import Undecodable
 from streams.engine.notices import Notice
 from streams.engine.recorder import RecorderProcess
 from streams.engine.report import Report, Seed, Settings
-from streams.engine.sdp import KNOWN_ENCODINGS as KNOWN
 from tests.camera.clip import Clip, Codec, encode
 from tests.camera.mutator import Mutator
 from tests.camera.sdp import describe
@@ -370,7 +370,7 @@ def test_whatever_comes_no_error_is_but_a_cameras(codec: Codec) -> None:
         seed = f"{run} {number}"
         mutator = Mutator(seed)
         try:
-            found = [track for track in digest.description(mutator.spoil(told(clip))) if track.encoding in KNOWN]
+            found = [track for track in digest.description(mutator.spoil(told(clip))) if track.encoding in ENCODINGS]
             track = found[0] if found else tracks[0]
             digest.samples(track, b"".join(mutator.spoil_all(whole)), is_ordered=number % 3 > 0)
         except Exception as error:

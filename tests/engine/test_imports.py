@@ -32,7 +32,20 @@ STRANGERS = {"django", "django_q", "environs", "sqlite3", "psycopg", "redis", "r
 CODECS = {"av", "cv2", "numpy"}
 LIGHT = ["address", "backoff", "coded", "copies", "errors", "h26x", "interleaved", "jpeg", "leaderboard", "mpeg4"]
 LIGHT += ["notices", "recorder", "report", "resolver", "rtcp", "rtp", "rtsp", "rtsp_auth", "rtsp_message", "sdp"]
-LIGHT += ["composer", "limits", "sandbox", "sizes", "solo", "stream_clock", "timeline", "wire"]
+LIGHT += ["codec_choice", "encodings", "h263", "mpeg2", "vp8", "vp9"]
+LIGHT += [
+    "composer",
+    "limits",
+    "pace",
+    "quirks",
+    "reception",
+    "sandbox",
+    "sizes",
+    "solo",
+    "stream_clock",
+    "timeline",
+    "wire",
+]
 IMPORT = """
 import importlib, json, sys
 new = {}

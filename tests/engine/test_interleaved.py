@@ -274,6 +274,17 @@ def test_a_description_that_does_not_say_its_length_may_not_have_any() -> None:
         flooded(stream, b"a")
 
 
+@given(st.lists(st.integers(0, 200), max_size=6))
+def test_unread_channels_are_left_out_whatever_they_hold(cuts: list[int]) -> None:
+    """Those of the other tracks. A dollar sign on them begins no packet."""
+    stream = listening()
+    stream.listen(RTP, RTCP, [0, 1, RTP, RTCP])
+    unread = framed(0, b"no RTP") + framed(1, framed(RTP, rtp(9)))
+    data = OK + unread + framed(RTP, rtp(1)) + unread + framed(RTCP, b"\x80\xc8\0\0") + unread + framed(RTP, rtp(2))
+    heard = hear(data, [min(cut, len(data)) for cut in cuts], stream)
+    assert (heard.packets, heard.reports) == ([rtp(1), rtp(2)], [b"\x80\xc8\0\0"])
+
+
 def flooded(stream: Interleaved, data: bytes) -> None:
     while data:
         stream.rewind()

@@ -203,9 +203,69 @@ def test_all_of_an_address_is_learned() -> None:
     assert set(masking.mask(line)) <= set("<*> "), masking.mask(line)
 
 
+OWN = (
+    "stream=demo capture=12 reconnecting error=auth_refused attempt=1 next_attempt_s=0.7 "
+    "words='The camera refused the user name or the password.'",
+    "stream=demo capture=12 queued interval_s=1",
+    "stream=demo capture=12 capturing codec=h264 size=1920x1080",
+    "interval must be a number of seconds from 0.1 to 86400.",
+    "The user name or password holds a control character.",
+    'words="The camera\'s certificate cannot be verified."',
+    "The camera has sent no key frame for 120 s.",
+)
+
+
+@pytest.mark.parametrize("secret", ["password", "the", "camera", "interval", "stream", "capture", "the password"])
+def test_a_password_that_is_a_plain_word_masks_no_sentence_of_the_service(secret: str) -> None:
+    for line in OWN:
+        assert masker(secret).mask(line) == line
+
+
+@pytest.mark.parametrize("secret", ["password", "camera", "interval", "the password"])
+def test_it_is_masked_in_what_a_camera_or_a_client_says(secret: str) -> None:
+    """Also between the words of a sentence, and where a client sends a field's name."""
+    known = masker(secret)
+    assert (
+        known.mask(f"stream={secret} capture=12 queued interval_s=1") == "stream=*** capture=12 queued interval_s=1"
+    )
+    assert known.mask(f"The stream's video is {secret}: it cannot be decoded.") == (
+        "The stream's video is ***: it cannot be decoded."
+    )
+    assert known.mask(f"401 wrong {secret}") == "401 wrong ***"
+    assert known.mask(f"x?a={quote(secret)}&b") == "x?a=***&b"
+    assert known.mask(f'realm="{secret}"') == 'realm="***"'
+    assert known.mask(f"Basic {base64_of(f'admin:{secret}').rstrip('=')}") == "Basic ***"
+
+
+def test_a_real_password_is_masked_in_the_middle_of_a_sentence_of_the_service() -> None:
+    for spelled in SPELLED.values():
+        line = masker(PASSWORD).mask(f"The host name {spelled} cannot be resolved.")
+        assert line.replace("=", "") == "The host name *** cannot be resolved."
+
+
+def test_a_secret_that_begins_within_a_sentence_and_goes_on_after_it_is_masked() -> None:
+    assert masker("password. Lamp").mask("The user name or the password. Lamp") == "The user name or the ***"
+    assert masker("password", "word.Lamp").mask("The camera refused the user name or the password.Lamp") == (
+        "The camera refused the user name or the pass***"
+    )
+
+
 @pytest.mark.parametrize(
-    "piece", ["rtsp://", "@rtsp://", "pas-", "key=", "'key':", 'key="\\', "a%3a%2f%2f", "x", "p@ss"]
+    "piece",
+    [
+        "rtsp://",
+        "@rtsp://",
+        "pas-",
+        "key=",
+        "'key':",
+        'key="\\',
+        "a%3a%2f%2f",
+        "x",
+        "p@ss",
+        "password ",
+        " the password",
+    ],
 )
 def test_no_text_is_read_more_than_a_few_times(piece: str) -> None:
     """What a camera or a client can send must not hold the log up: a quadratic pattern would take minutes here."""
-    masker("p@ss/w0rd").mask(piece * (60_000 // len(piece)))
+    masker("p@ss/w0rd", "password").mask(piece * (60_000 // len(piece)))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from streams.engine import feed, rtsp
+from streams.engine.notices import Notice
 from streams.engine.report import State
 from tests.camera.clip import Scene
 from tests.camera.faults import Door, End
@@ -30,7 +31,10 @@ def proxy(server: GstServer) -> Iterator[Proxy]:
         yield proxy
 
 
-LIMITS = {"timeout": [(rtsp, "SOCKET_TIMEOUT_S"), (feed, "FIRST_PACKET_S")], "stalled": [(feed, "SILENCE_S")]}
+LIMITS = {
+    "timeout": [(rtsp, "SOCKET_TIMEOUT_S"), (rtsp, "ANSWER_S"), (feed, "FIRST_PACKET_S")],
+    "stalled": [(feed, "SILENCE_S")],
+}
 
 
 @pytest.fixture
@@ -46,7 +50,6 @@ AT_THE_DOOR = [
     pytest.param(Trouble(door=Door.REFUSES), "unreachable", id="refused"),
     pytest.param(Trouble(door=Door.SILENT), "timeout", id="silent"),
     pytest.param(Trouble(door=Door.HTTP), "not_rtsp", id="another protocol"),
-    pytest.param(Trouble(end=End.STALL), "timeout", id="no picture after PLAY"),
     pytest.param(Trouble(end=End.STALL, after_bytes=300), "timeout", id="half an answer"),
     pytest.param(Trouble(end=End.CLOSE, after_bytes=0), "closed", id="closed at once"),
     pytest.param(Trouble(end=End.CLOSE, after_bytes=300), "closed", id="closed in an answer"),
@@ -66,6 +69,15 @@ def test_a_camera_that_cannot_be_had_is_captured_as_soon_as_it_can(proxy: Proxy,
         report = capture.until_it_goes_on()
     assert set(capture.codes) == {code}
     assert (report.status.error_code, report.status.next_attempt_at) == ("", None)
+
+
+def test_where_no_packet_comes_by_tcp_udp_is_taken(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server sends its datagrams past the proxy."""
+    monkeypatch.setattr(feed, "FIRST_PACKET_S", 1.0)
+    proxy.trouble = Trouble(end=End.STALL)
+    with capturing(proxy.url("demo")) as capture:
+        report = capture.until(lambda report: report.counters.samples >= 3)
+    assert (capture.codes, report.status.notices) == ([], (Notice.OTHER_TRANSPORT,))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.camera.clip import Codec, Scene, cached_mp4, encode, split_nals
 from tests.camera.gst import gst_python
 from tests.engine.rtp_film import decode, read
 
-_PROGRAM = """
+PROGRAM = """
 import sys, gi
 gi.require_version("Gst", "1.0")
 from gi.repository import Gst
@@ -76,7 +76,7 @@ def test_what_gstreamer_sends_is_what_was_filmed(name: str, tmp_path: Path) -> N
     scene = a_scene(codec, b_frames)
     film, sent = cached_mp4(scene, tmp_path), tmp_path / "sent"
     pipeline = f'filesrc location="{film}" ! qtdemux ! {payloader} pt={26 if codec == "mjpeg" else 96}'
-    command = [gst_python(), "-c", _PROGRAM, f'{pipeline} ! rtpstreampay ! filesink location="{sent}"']
+    command = [gst_python(), "-c", PROGRAM, f'{pipeline} ! rtpstreampay ! filesink location="{sent}"']
     subprocess.run(command, check=True, timeout=_ENDS_S)
     pictures = read(packets_in(sent.read_bytes()), NAMES[codec], described(scene))
     check(scene, pictures)

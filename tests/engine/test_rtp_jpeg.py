@@ -2,6 +2,7 @@
 
 import functools
 import struct
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -167,15 +168,31 @@ def test_tables_that_are_missing_are_a_loss(tables: bytes) -> None:
 
 
 SIZES = [(2560, 64), (64, 2064), (2048, 64), (2048, 2048)]
+TOLD: dict[str, Callable[[int, int], dict[str, str]]] = {
+    "x-dimensions": lambda width, height: {"x-dimensions": f"{width},{height}"},
+    "framesize": lambda width, height: {"framesize": f"26 {width}-{height}"},
+    "cliprect": lambda width, height: {"cliprect": f"0,0,{height},{width}"},
+    "fmtp": lambda width, height: {"width": str(width), "height": str(height)},
+}
 
 
 @pytest.mark.parametrize(("width_px", "height_px"), SIZES)
-@pytest.mark.parametrize("name", ["x-dimensions", "framesize"])
-def test_a_picture_above_2040_px_has_the_size_of_the_description(width_px: int, height_px: int, name: str) -> None:
+@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
+@pytest.mark.parametrize("field", ["last bits", "0", "255"])
+def test_a_picture_above_2040_px_has_the_size_of_the_description(
+    width_px: int, height_px: int, told: Callable[[int, int], dict[str, str]], field: str
+) -> None:
+    """Row 57. The field of eight bits holds what it can of the size in blocks."""
     file = jpeg(width_px, height_px)
-    text = f"{width_px},{height_px}" if name == "x-dimensions" else f"26 {width_px}-{height_px}"
-    made = only(read(sent(file, width_px, height_px, size=60_000), "JPEG", {name: text}))
-    assert np.array_equal(pixels(made), pixels(file))
+    sizes = [px if px <= 2040 or field == "last bits" else 8 * int(field) for px in (width_px, height_px)]
+    [picture] = read(sent(file, *sizes, size=60_000), "JPEG", told(width_px, height_px))
+    assert np.array_equal(pixels(picture.data), pixels(file))
+    assert not picture.is_size_guessed
+
+
+def test_a_size_that_only_eight_bits_tell_is_a_guess() -> None:
+    for fmtp in (None, {"x-dimensions": "2560,1920"}, {"cliprect": "x"}):
+        assert read(sent(jpeg(160, 96), 160, 96), "JPEG", fmtp)[0].is_size_guessed
 
 
 @pytest.mark.parametrize(("width_px", "height_px"), [(2048, 64), (64, 2048)])
@@ -231,6 +248,27 @@ def test_a_part_that_comes_twice_is_taken_once() -> None:
         for number, packet in enumerate([flow[0], flow[1], *flow[1:]])
     ]
     assert np.array_equal(pixels(only(read(again, "JPEG"))), pixels(file))
+
+
+@pytest.mark.parametrize("kind", [1, 65])
+@pytest.mark.parametrize("counted", ["headers", "headers and tables"])
+def test_offsets_may_count_the_headers(kind: int, counted: str) -> None:
+    """Row 44: a recording of SharpRTSP's, whose offsets are 12 bytes too large for each packet before."""
+    restarts = 3 if kind >= 64 else 0
+    file = jpeg(160, 96, restarts=restarts)
+    flow = sent(file, 160, 96, kind=kind, restarts=restarts, size=200)
+    header = 12 if kind >= 64 else 8
+    extra, counting = 0, []
+    for number, packet in enumerate(flow):
+        offset = int.from_bytes(packet[13:16]) + extra
+        counting.append(packet[:13] + offset.to_bytes(3) + packet[16:])
+        extra += header + (132 if number == 0 and counted == "headers and tables" else 0)
+    made = only(read(counting, "JPEG"))
+    assert np.array_equal(pixels(made), pixels(file))
+    lost = counting[:3] + [
+        packet[:2] + struct.pack(">H", 3 + at) + packet[4:] for at, packet in enumerate(counting[4:])
+    ]
+    assert [one.is_whole for one in read(lost, "JPEG")] == [False]
 
 
 def test_a_part_that_is_missing_is_seen_without_a_number() -> None:

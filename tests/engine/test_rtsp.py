@@ -8,8 +8,9 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +21,13 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.engine import carrier, errors, rtsp
-from streams.engine.address import Address, parse
+from streams.engine import carrier, dialogue, errors, rtsp
+from streams.engine.address import Address, parse, parse_networks
 from streams.engine.clock import Stop, Stopped
+from streams.engine.connection import Datagrams
 from streams.engine.dialogue import Caution
 from streams.engine.errors import CaptureError
+from streams.engine.quirks import Quirks
 from streams.engine.rtsp import RTSPSession, open_session
 from tests.camera import rtp as camera_rtp
 from tests.camera.auth import Scheme
@@ -37,8 +40,10 @@ from .odd_camera import SDP, OddCamera, Request, Say, answer, digest_fields, fra
 
 SCENE = Scene(320, 240, (40, 200, 90, 120), fps=50, gop_s=0.2)
 HARD = "p@s/w:r%d? ö日"
+PLAIN = "S3cret-W0rd"
 LONG_S = 60.0  # for what comes at once, on a loaded machine
 ENOUGH = 25
+MEDIA = b"m=video 0 RTP/AVP 96"
 
 
 @pytest.fixture
@@ -49,6 +54,7 @@ def stop() -> Stop:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 0.5)
 
 
 def address_of(camera: ScriptedCamera | OddCamera, username: str | None = None, password: str = HARD) -> Address:
@@ -153,9 +159,7 @@ CASES = [
     Case("describe_status:400", errors.Refused),
     Case("describe_status:500", errors.Refused),
     Case("describe_status:0", errors.ConnectTimeout),
-    Case("setup_status:406", errors.Refused),
-    Case("setup_status:500", errors.Refused),
-    Case("setup_status:0", errors.ConnectTimeout),
+    Case("setup_status:0", errors.TransportRefused),
     Case("play_status:401", errors.AuthRefused),
     Case("play_status:453", errors.CameraFull),
     Case("play_status:454", errors.Refused),
@@ -169,7 +173,6 @@ CASES = [
     Case("silent", errors.ConnectTimeout),
     Case("not_rtsp", errors.NotRTSP),
     Case("close_after:0.2", errors.Closed),
-    Case("close_after:0.2", errors.Closed, "udp"),
     Case("reset_after:0.2", errors.Closed),
     Case("bye_after:0.2", errors.Closed),
     Case("bye_after:0.2", errors.Closed, "udp"),
@@ -440,8 +443,9 @@ def test_nor_does_one_that_asks_so_at_a_keep_alive(monkeypatch: pytest.MonkeyPat
         OddCamera(on={**locked(Lock()), "GET_PARAMETER": basic}) as camera,
         open_session(address_of(camera, "user"), "tcp", stop) as session,
     ):
-        while camera.methods.count("GET_PARAMETER") < 3:
+        while camera.methods.count("OPTIONS") < 3:
             session.receive(0.05)
+        assert "GET_PARAMETER" in camera.methods
     assert not [request for request in camera.requests if "Basic" in request.headers.get("authorization", "")]
 
 
@@ -482,13 +486,37 @@ def test_a_camera_may_call_itself_by_the_address_that_it_was_found_at(stop: Stop
     assert [r.url for r in camera.requests if r.method == "DESCRIBE"][-1].endswith(f"localhost:{camera.port}/other")
 
 
-def test_a_second_redirect_is_not_followed(stop: Stop) -> None:
-    def describe(request: Request) -> bytes | None:
-        return answer(request, "302 Moved", Location=f"rtsp://{camera.authority}/other")
+@pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"])
+@pytest.mark.parametrize("location", ["/{n}", "{n}", "//{authority}/{n}", "rtsp://{authority}/{n}"])
+def test_five_redirects_on_the_host_and_port_are_followed(method: str, location: str, stop: Stop) -> None:
+    """rtp2httpd #413, androidx/media #2282: by path alone, and one after the other."""
 
-    with OddCamera(on={"DESCRIBE": describe}) as camera:
+    def move(request: Request) -> bytes | None:
+        if request.connection > 5:
+            return plain(request)
+        there = location.format(n=request.connection, authority=camera.authority)
+        return answer(request, "302 Moved", Location=there)
+
+    with OddCamera(on={method: move}) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert camera.connections == 6
+    assert camera.requests[-1].url.endswith("/5")
+
+
+def test_a_sixth_redirect_is_not_followed(stop: Stop) -> None:
+    with OddCamera(on={"DESCRIBE": lambda request: answer(request, "302 Moved", Location="/live")}) as camera:
         assert type(failure(address_of(camera), stop)) is errors.AddressRefused
-    assert camera.connections == 2
+    assert camera.connections == 6
+
+
+def test_another_port_of_the_host_is_followed_where_the_settings_say_so(stop: Stop) -> None:
+    """go2rtc #1881: from 554 to 1554."""
+    with OddCamera() as other, OddCamera() as camera:
+        camera.on["DESCRIBE"] = lambda request: answer(request, "302 Moved", Location=other.url)
+        caution = Caution(redirect_ports=(other.port,))
+        with open_session(address_of(camera), "tcp", stop, caution) as session:
+            assert session.peer == "127.0.0.1"
+    assert "PLAY" in other.methods
 
 
 @pytest.mark.parametrize(("method", "status"), [("OPTIONS", 301), ("DESCRIBE", 302), ("SETUP", 303), ("PLAY", 305)])
@@ -500,7 +528,7 @@ def test_a_second_redirect_is_not_followed(stop: Stop) -> None:
         "rtsp://{elsewhere}/live",
         "rtsp://localhost:{port}/live",
         "rtsps://{same}/live",
-        "/other",
+        "//{elsewhere}/live",
         "",
         "http://x/",
         "file:///etc/passwd",
@@ -527,6 +555,35 @@ def test_a_camera_cannot_tell_the_password_by_the_words_of_a_redirect(location: 
         error = failure(address_of(camera, "user", "S3cret-W0rd"), stop)
     assert type(error) is errors.AddressRefused
     assert "s3cret" not in str(error).lower()
+
+
+@pytest.mark.parametrize(
+    ("challenge", "words"),
+    [
+        ('Digest realm="r", nonce="n", algorithm=SHA-1', ": Digest with algorithm SHA-1."),
+        ('Digest realm="r", nonce="n", qop="auth-int"', ": Digest with qop auth-int."),
+        (f'Digest realm="r", nonce="n", algorithm={PLAIN}', "does not know."),
+    ],
+)
+@pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE"])
+def test_a_way_of_asking_that_is_not_known_is_named(challenge: str, words: str, method: str, stop: Stop) -> None:
+    """Unless it is the password: the words are the camera's own."""
+    with OddCamera(on={method: lambda request: answer(request, "401 No", WWW_Authenticate=challenge)}) as camera:
+        error = failure(address_of(camera, "user", PLAIN), stop)
+    assert type(error) is errors.AuthRefused
+    assert words in str(error)
+    assert PLAIN not in told(error)
+
+
+def test_a_digest_that_cannot_be_met_is_no_way_around_the_one_that_was(stop: Stop) -> None:
+    caution = Caution(has_met_digest=True)
+
+    def ask(request: Request) -> bytes:
+        return answer(request, "401 No", WWW_Authenticate='Digest realm="r", Basic realm="r"')
+
+    with OddCamera(on={"OPTIONS": ask}) as camera, pytest.raises(errors.AuthRefused, match="in the clear"):
+        open_session(address_of(camera, "user"), "tcp", stop, caution)
+    assert not any("authorization" in request.headers for request in camera.requests)
 
 
 # --- what cameras agree to ---
@@ -596,6 +653,8 @@ SLOPPY: dict[str, Callable[[Request, bytes], bytes]] = {
     "continue": lambda request, said: b"RTSP/1.0 100 Continue\r\nCSeq: 1\r\n\r\n" + said,
     "blank_lines": lambda request, said: b"\r\n\r\n" + said,
     "no_length": lambda request, said: said.replace(b"Content-Length", b"X-Length"),
+    "no_type_and_length": lambda request, said: said.replace(b"Content-", b"X-"),
+    "lower_case_protocol": lambda request, said: said.replace(b"RTSP/1.0", b"rtsp/1.0"),
     "too_long": lambda request, said: said.replace(b"Content-Length: ", b"Content-Length: 1"),
 }
 
@@ -619,6 +678,7 @@ def test_a_description_that_does_not_say_its_length_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, stop: Stop
 ) -> None:
     monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 10_000.0)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 10_000.0)
 
     def describe(request: Request) -> bytes | None:
         return SLOPPY["no_length"](request, plain(request) or b"")
@@ -634,17 +694,23 @@ def test_a_description_that_does_not_say_its_length_is_not_waited_for(
         ({"Content_Base": "rtsp://me:word@10.0.0.7/live"}, "rtsp://10.0.0.7/live/"),
         ({"Content_Location": "rtsp://10.0.0.7/live/"}, "rtsp://10.0.0.7/live/"),
         ({"Content_Base": "rtsp://rtsp://10.0.0.7/live/"}, "rtsp://10.0.0.7/live/"),
-        ({"Content_Base": "/live/", "Content_Location": ""}, "{url}/"),
+        ({"Content_Base": "/base/", "Content_Location": ""}, "rtsp://{authority}/base/"),
+        ({"Content_Base": "base/"}, "rtsp://{authority}/base/"),
+        ({"Content_Base": "{authority}/base/"}, "rtsp://{authority}/base/"),
+        ({"Content_Location": "//{authority}/base/"}, "rtsp://{authority}/base/"),
+        ({"Content_Base": "127.0.0.1"}, "rtsp://{authority}/"),
+        ({"Content_Base": "http://10.0.0.7/x", "Content_Location": "/base/"}, "rtsp://{authority}/base/"),
         ({}, "{url}/"),
     ],
 )
 def test_the_base_is_what_the_camera_names(headers: dict[str, str], base: str, stop: Stop) -> None:
     def describe(request: Request) -> bytes | None:
-        return answer(request, body=SDP, **headers)
+        told = {name: value.format(authority=camera.authority) for name, value in headers.items()}
+        return answer(request, body=SDP, **told)
 
     with OddCamera(on={"DESCRIBE": describe}) as camera, open_session(address_of(camera), "tcp", stop):
         pass
-    base = base.format(url=camera.url)
+    base = base.format(url=camera.url, authority=camera.authority)
     played = next(request.url for request in camera.requests if request.method == "PLAY")
     assert [request.url for request in camera.requests if request.method == "SETUP"] == [base + "track1"]
     assert played.rstrip("/") == base.rstrip("/")
@@ -666,6 +732,242 @@ def test_options_may_be_refused(status: str, stop: Stop) -> None:
         open_session(address_of(camera), "tcp", stop),
     ):
         pass
+
+
+def test_options_that_get_a_401_without_a_challenge_do_not_matter(stop: Stop) -> None:
+    with (
+        OddCamera(on={**locked(Lock()), "OPTIONS": lambda request: answer(request, "401 No")}) as camera,
+        open_session(address_of(camera, "user"), "tcp", stop),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("has_answered", [True, False])
+def test_a_camera_that_closes_at_options_is_asked_for_its_description(has_answered: bool, stop: Stop) -> None:
+    def close(request: Request) -> None:
+        if has_answered:
+            camera.send(answer(request))
+
+    with OddCamera(on={"OPTIONS": close}) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert (camera.connections, camera.methods[:2]) == (2, ["OPTIONS", "DESCRIBE"])
+
+
+@pytest.mark.parametrize("status", ["456 No", "457 Invalid Range"])
+def test_a_camera_that_refuses_the_range_plays_without(status: str, stop: Stop) -> None:
+    """rtp2httpd #323."""
+
+    def play(request: Request) -> bytes | None:
+        return answer(request, status) if "range" in request.headers else plain(request)
+
+    with OddCamera(on={"PLAY": play}) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert camera.methods.count("PLAY") == 2
+
+
+@pytest.mark.parametrize("line", ["m=video 0 RTP/SAVP 96", "m=video 0 RTP/SAVPF 96", "{}\r\na=crypto:1 AES inline:x"])
+def test_an_encrypted_stream_is_named(line: str, stop: Stop) -> None:
+    """go2rtc #81: it makes no picture."""
+    told = SDP.replace(MEDIA, line.format(MEDIA.decode()).encode())
+    with OddCamera(on={"DESCRIBE": lambda request: answer(request, body=told)}) as camera:
+        error = failure(address_of(camera), stop)
+    assert type(error) is errors.Undecodable
+    assert "encrypted (SRTP)" in str(error)
+    assert "SETUP" not in camera.methods
+
+
+def test_beside_an_encrypted_track_the_plain_one_is_taken(stop: Stop) -> None:
+    told = SDP.replace(MEDIA, b"m=video 0 RTP/SAVP 97\r\na=control:track0\r\n" + MEDIA)
+    with (
+        OddCamera(on={"DESCRIBE": lambda request: answer(request, body=told)}) as camera,
+        open_session(address_of(camera), "tcp", stop) as session,
+    ):
+        assert session.track.control.endswith("track1")
+
+
+# --- the other tracks ---
+
+SOUND = b"m=audio 0 RTP/AVP 8\r\na=control:track2\r\n"
+OTHERS = SOUND + b"m=application 0 RTP/AVP 107\r\na=control:track3\r\n"
+BACKCHANNEL = b"m=audio 0 RTP/AVP 0\r\na=control:track4\r\na=sendonly\r\n"
+
+
+def announcing(sdp: bytes, **on: Say) -> dict[str, Say]:
+    return {"DESCRIBE": lambda request: answer(request, body=sdp, Content_Type="application/sdp"), **on}
+
+
+def is_video(request: Request) -> bool:
+    return request.url.endswith("track1")
+
+
+def set_ups(camera: OddCamera) -> list[str]:
+    """The track of each SETUP."""
+    return [request.url[-6:] for request in camera.requests if request.method == "SETUP"]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_all_tracks_that_are_for_us_are_set_up_the_video_first(transport: str, stop: Stop) -> None:
+    """retina PR #85, RTSP-Server #29: some cameras send nothing before."""
+    sdp = SOUND + SDP + OTHERS[len(SOUND) :] + BACKCHANNEL
+    with OddCamera(on=announcing(sdp)) as camera, open_session(address_of(camera), transport, stop) as session:
+        assert session.track.control.endswith("track1")
+    assert set_ups(camera) == ["track1", "track2", "track3"]
+    offers = {request.headers["transport"] for request in camera.requests if request.method == "SETUP"}
+    assert len(offers) == 3
+
+
+def test_what_comes_on_the_channels_of_other_tracks_is_not_read(stop: Stop) -> None:
+    def play(request: Request) -> bytes | None:
+        strange = [framed(channel, b"no RTP at all") for channel in (2, 3, 4, 5)]
+        return answer(request) + b"".join(strange) + framed(0, rtp(1))
+
+    with (
+        OddCamera(on=announcing(SDP + OTHERS, PLAY=play)) as camera,
+        open_session(address_of(camera), "tcp", stop) as session,
+    ):
+        assert collect(session, 1) == [rtp(1)]
+
+
+def test_the_session_is_that_of_the_video(stop: Stop) -> None:
+    def set_up(request: Request) -> bytes | None:
+        return answer(request, Session=request.url[-6:], Transport=request.headers["transport"])
+
+    with OddCamera(on=announcing(SDP + SOUND, SETUP=set_up)) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert [r.headers["session"] for r in camera.requests if r.method in ("PLAY", "TEARDOWN")] == ["track1"] * 2
+
+
+@pytest.mark.parametrize("status", ["400 No", "404 No", "459 No", "461 No", "500 No"])
+def test_another_track_may_be_refused(status: str, stop: Stop) -> None:
+    def set_up(request: Request) -> bytes | None:
+        return plain(request) if is_video(request) else answer(request, status)
+
+    with OddCamera(on=announcing(SDP + SOUND, SETUP=set_up)) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert (camera.connections, set_ups(camera)) == (1, ["track1", "track2"])
+
+
+def close(request: Request) -> None:
+    pass
+
+
+def say_nothing(request: Request) -> bytes:
+    return b""
+
+
+def refuse(request: Request) -> bytes:
+    return answer(request, "455 No")
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("at", "does"),
+    [("SETUP", close), ("SETUP", say_nothing), ("PLAY", close), ("PLAY", say_nothing), ("PLAY", refuse)],
+)
+def test_a_camera_that_bears_the_video_alone_gets_it_alone_from_then_on(at: str, does: Say, stop: Stop) -> None:
+    def say(request: Request) -> bytes | Iterable[bytes] | None:
+        is_in_order = is_video(request) if at == "SETUP" else "track2" not in set_ups(camera)[-1]
+        return plain(request) if is_in_order else does(request)
+
+    caution = Caution()
+    with OddCamera(on=announcing(SDP + SOUND, **{at: say})) as camera:
+        for _ in range(2):
+            open_session(address_of(camera), "tcp", stop, caution).close()
+    assert set_ups(camera) == ["track1", "track2", "track1", "track1"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_camera_that_fails_with_the_video_alone_too_is_asked_for_all_tracks_again(stop: Stop) -> None:
+    """It was away, and insists on all of them, perhaps."""
+    caution = Caution()
+    with OddCamera(on=announcing(SDP + SOUND, PLAY=close)) as camera:
+        with pytest.raises(errors.Closed):
+            open_session(address_of(camera), "tcp", stop, caution)
+        camera.on["PLAY"] = plain
+        open_session(address_of(camera), "tcp", stop, caution).close()
+    assert set_ups(camera) == ["track1", "track2", "track1", "track1", "track2"]
+
+
+# --- what SETUP may say ---
+
+
+@pytest.mark.parametrize("status", [400, 406, 415, 451, 455, 459, 461, 500, 501, 505, 551])
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_refused_setup_is_a_matter_of_the_transport(status: int, transport: str, stop: Stop) -> None:
+    """viseron #695 #762 #861: cameras for UDP alone say that in many ways."""
+    with OddCamera(on={"SETUP": lambda request: answer(request, f"{status} No")}) as camera:
+        error = failure(address_of(camera), stop, transport)
+    assert isinstance(error, errors.TransportRefused)
+    assert (type(error.otherwise) is errors.Refused) == (status != 461)
+    assert status == 461 or f"SETUP with status {status}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, errors.AuthRefused),
+        (403, errors.AuthRefused),
+        (404, errors.NotFound),
+        (453, errors.CameraFull),
+        (454, errors.Refused),
+        (503, errors.CameraFull),
+    ],
+)
+def test_but_not_where_another_transport_would_change_nothing(status: int, kind: type, stop: Stop) -> None:
+    with OddCamera(on={"SETUP": lambda request: answer(request, f"{status} No")}) as camera:
+        assert type(failure(address_of(camera), stop)) is kind
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("does", "kind"), [(close, errors.Closed), (say_nothing, errors.ConnectTimeout)])
+def test_nor_does_a_camera_always_say_it(does: Say, kind: type, stop: Stop) -> None:
+    with OddCamera(on={"SETUP": does}) as camera:
+        error = failure(address_of(camera), stop)
+    assert isinstance(error, errors.TransportRefused)
+    assert type(error.otherwise) is kind
+
+
+# --- how long it may take ---
+
+
+@pytest.mark.parametrize("method", ["DESCRIBE", "SETUP", "PLAY"])
+def test_an_answer_may_take_longer_than_a_connection(
+    method: str, monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    """A relay starts its source for it: go2rtc #1633, frigate PR #17831."""
+    monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(rtsp, "ANSWER_S", LONG_S)
+    passed = threading.Event()
+
+    def slow(request: Request) -> bytes | None:
+        passed.wait(0.5)
+        return plain(request)
+
+    with OddCamera(on={method: slow}) as camera, open_session(address_of(camera), "tcp", stop):
+        pass
+    assert camera.connections == 1
+
+
+def test_an_opening_has_an_end_however_often_it_is_redirected(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    monkeypatch.setattr(rtsp, "OPENING_S", 0.5)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 10_000.0)
+
+    def describe(request: Request) -> bytes:
+        return answer(request, "302 Moved", Location="/") if request.connection == 1 else b""
+
+    with OddCamera(on={"DESCRIBE": describe}) as camera:
+        assert type(failure(address_of(camera), stop)) is errors.ConnectTimeout
+
+
+def test_packets_are_an_answer_to_play(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    monkeypatch.setattr(dialogue, "UNANSWERED_S", 0.1)
+    with (
+        OddCamera(on={"PLAY": lambda request: framed(0, rtp(1))}) as camera,
+        open_session(address_of(camera), "tcp", stop) as session,
+    ):
+        assert collect(session, 1) == [rtp(1)]
+        camera.send(b"RTSP/1.0 200 OK\r\nCSeq: 4\r\n\r\n" + framed(0, rtp(2)))  # at last
+        assert collect(session, 1) == [rtp(2)]
 
 
 # --- hostile ---
@@ -698,14 +1000,14 @@ def test_no_answer_is_read_without_end(said: bytes, error: type[CaptureError], s
         assert type(failure(address_of(camera), stop)) is error
 
 
-def test_a_flood_before_the_answer_is_no_answer(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 0.3)
+def test_a_flood_before_the_description_is_no_answer(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    monkeypatch.setattr(rtsp, "ANSWER_S", 0.3)
 
     def flood(request: Request) -> bytes | None:
         while True:  # ends when the client has closed
             camera.send(framed(0, rtp(1, 60_000)) * 10)
 
-    with OddCamera(on={"PLAY": flood}) as camera:
+    with OddCamera(on={"DESCRIBE": flood}) as camera:
         assert type(failure(address_of(camera), stop)) is errors.ConnectTimeout
 
 
@@ -734,7 +1036,7 @@ def test_random_bytes_are_a_capture_error(junk: bytes, at: str) -> None:
         OddCamera(on={at: say}, greeting=junk if at == "GREETING" else None) as camera,
         contextlib.suppress(CaptureError),
     ):
-        receive_to_the_end(address_of(camera), stop)
+        receive_to_the_end(address_of(camera), stop, wait_s=0.1)  # after OPTIONS it is an ordinary camera
 
 
 # --- what the server asks and says ---
@@ -764,7 +1066,7 @@ def test_requests_of_the_camera_are_answered(stop: Stop) -> None:
         b"REDIRECT * RTSP/1.0\r\nCSeq: 1\r\nLocation: rtsp://x/\r\n\r\n",
         b'ANNOUNCE * RTSP/1.0\r\nCSeq: 1\r\nx-notice: 2101 "End-of-Stream Reached"\r\n\r\n',
         b"ANNOUNCE * RTSP/1.0\r\nCSeq: 1\r\nx-notice: 5402\r\n\r\n",
-        framed(1, b"\x80\xc9\0\1\0\0\0\1\x81\xcb\0\1\0\0\0\1"),
+        framed(1, b"\x80\xc9\0\1\0\0\0\0\x81\xcb\0\1\0\0\0\0"),
     ],
 )
 def test_the_end_is_told_after_the_packets_before_it(said: bytes, stop: Stop) -> None:
@@ -779,7 +1081,7 @@ def test_the_end_is_told_after_the_packets_before_it(said: bytes, stop: Stop) ->
 
 def test_nor_is_a_packet_lost_that_came_with_the_end(stop: Stop) -> None:
     with OddCamera() as camera, open_session(address_of(camera), "tcp", stop) as session:
-        camera.send(framed(0, rtp(1)) + framed(1, b"\x81\xcb\0\1\0\0\0\1"))
+        camera.send(framed(0, rtp(1)) + framed(1, b"\x81\xcb\0\1\0\0\0\0"))
         assert collect(session, 1) == [rtp(1)]
         with pytest.raises(errors.Closed):
             session.receive(LONG_S)
@@ -787,6 +1089,7 @@ def test_nor_is_a_packet_lost_that_came_with_the_end(stop: Stop) -> None:
 
 def test_other_notices_and_reports_do_not_end_it(stop: Stop) -> None:
     said = b"ANNOUNCE * RTSP/1.0\r\nCSeq: 1\r\nx-notice: 1103\r\n\r\n" + framed(1, b"\x80\xcb") + framed(1, b"")
+    said += framed(1, b"\x81\xcb\0\1\0\0\0\7")  # BYE of another source: a session that was before
     with (
         OddCamera(on=agreeing("", said + framed(0, rtp(1)))) as camera,
         open_session(address_of(camera), "tcp", stop) as session,
@@ -825,6 +1128,7 @@ def kept_alive(
     count: int,
     username: str | None = None,
     every_s: float = 0.05,
+    caution: Caution | None = None,
 ) -> list[Request]:
     """The first requests after PLAY to a camera that wants one so often."""
     monkeypatch.setattr(rtsp, "MIN_KEEPALIVE_S", every_s)
@@ -836,7 +1140,7 @@ def kept_alive(
     monkeypatch.setattr(rtsp, "SESSION_TIMEOUT_S", 0.1)
     with (
         OddCamera(on={**on, "PLAY": on.get("PLAY", play)}) as camera,
-        open_session(address_of(camera, username), "tcp", stop) as session,
+        open_session(address_of(camera, username), "tcp", stop, caution) as session,
     ):
         began = len(camera.requests)
         wait_until(lambda: session.receive(0.05) == [] and len(camera.requests) >= began + count)
@@ -854,24 +1158,95 @@ def test_where_get_parameter_is_not_offered_options_is_sent(monkeypatch: pytest.
     assert {request.method for request in kept_alive(monkeypatch, stop, on, 2)} == {"OPTIONS"}
 
 
-def test_where_it_is_offered_and_refused_too(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    on: dict[str, Say] = {"GET_PARAMETER": lambda request: answer(request, "405 No")}
-    methods = [request.method for request in kept_alive(monkeypatch, stop, on, 3)]
+@pytest.mark.parametrize("status", ["454 Session Not Found", "405 No", "500 No", "401 No"])
+def test_a_refused_get_parameter_ends_nothing_and_is_not_sent_again(
+    status: str, monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    """FIELD 30: 454 on a living session."""
+    caution = Caution()
+    on: dict[str, Say] = {"GET_PARAMETER": lambda request: answer(request, status)}
+    methods = [request.method for request in kept_alive(monkeypatch, stop, on, 3, caution=caution)]
     assert methods == ["GET_PARAMETER", "OPTIONS", "OPTIONS"]
+    assert caution.quirks == Quirks(keepalive="OPTIONS")
+    methods = [request.method for request in kept_alive(monkeypatch, stop, on, 2, caution=caution)]
+    assert methods == ["OPTIONS", "OPTIONS"], "it is known in the next connection"
+
+
+def test_a_refused_options_ends_nothing_either(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    def options(request: Request) -> bytes | None:
+        return answer(request, "454 No" if "session" in request.headers else "200 OK", Public="DESCRIBE, SETUP, PLAY")
+
+    caution = Caution()
+    requests = kept_alive(monkeypatch, stop, {"OPTIONS": options}, 3, caution=caution)
+    assert {request.method for request in requests} == {"OPTIONS"}
+    assert caution.quirks == Quirks()
+
+
+def ended(camera: OddCamera, stop: Stop, *, played_s: float, kept_s: float) -> str:
+    """What is learned of a connection that the camera ended so long after PLAY and after the keep-alive before."""
+    caution = Caution()
+    with open_session(address_of(camera), "tcp", stop, caution) as session:
+        session._keep_alive()
+        session._played_s -= played_s
+        session._kept_s[-1] = time.monotonic() - kept_s
+        session._heard_s = session._kept_s[-1] - 5.0
+        wait_until(lambda: session.receive(0.05) == [] and camera.methods[-1] in ("OPTIONS", "GET_PARAMETER"))
+        camera.hang_up()
+        with pytest.raises(errors.Closed):
+            session.receive(LONG_S)
+    return caution.quirks.keepalive
+
+
+def test_a_stream_that_stopped_at_a_keep_alive_is_laid_to_it_though_others_were_sent_since(stop: Stop) -> None:
+    """Silence is known to be the end only later."""
+    caution = Caution()
+    with OddCamera() as camera, open_session(address_of(camera), "tcp", stop, caution) as session:
+        for _ in range(3):
+            session._keep_alive()
+        for number, kept_s in enumerate((100.0, 130.0, 160.0)):
+            session._kept_s[number] = kept_s
+        session._played_s, session._heard_s = 10.0, 120.0
+        session.note_end()
+        assert caution.quirks == Quirks(), "between two of them"
+        session._has_ended, session._heard_s = False, 130.1
+        session.note_end()
+    assert caution.quirks == Quirks(keepalive="OPTIONS")
+
+
+@pytest.mark.parametrize(
+    ("public", "played_s", "kept_s", "learned"),
+    [
+        ("PLAY, GET_PARAMETER", 30, 0, "OPTIONS"),
+        ("PLAY, GET_PARAMETER", 45, 15, ""),
+        ("PLAY", 60, 30, "GET_PARAMETER"),
+        ("PLAY", 75, 15, "GET_PARAMETER"),
+        ("PLAY", 45, 15, ""),
+        ("PLAY", 600, 15, ""),
+    ],
+    ids=[
+        "FIELD 31: over GET_PARAMETER",
+        "at any time",
+        "FIELD 55: on time",
+        "on time, looked at now and then",
+        "before the time",
+        "long after it",
+    ],
+)
+def test_a_keep_alive_that_ends_the_session_or_does_not_keep_it_gives_way_to_the_other_one(
+    public: str, played_s: float, kept_s: float, learned: str, stop: Stop
+) -> None:
+    with OddCamera(on={"OPTIONS": lambda request: answer(request, Public=public)}) as camera:
+        assert ended(camera, stop, played_s=played_s, kept_s=kept_s) == learned
 
 
 def test_a_keep_alive_with_a_stale_nonce_is_repeated_once(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    for uses, nonces in ((1, ["n1", "k1", "k1", "k2"]), (0, ["n1", "k1", "k1", "k3"])):
+    for uses, nonces, methods in ((1, ["n1", "k1", "k1", "k2"], "GGGG"), (0, ["n1", "k1", "k1", "k1"], "GGOO")):
         on = {**locked(Lock(), "DESCRIBE"), **locked(Lock(uses=uses, name="k"), "GET_PARAMETER")}
         requests = kept_alive(
             monkeypatch, stop, on, 4, "user", every_s=0.5
         )  # answers come before the next one is due
         assert [digest_fields(request)["nonce"] for request in requests] == nonces
-
-
-def test_a_forgotten_session_is_closed(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    with pytest.raises(errors.Closed):
-        kept_alive(monkeypatch, stop, {"GET_PARAMETER": lambda request: answer(request, "454 No")}, 100)
+        assert "".join(request.method[0] for request in requests) == methods
 
 
 @pytest.mark.parametrize(
@@ -886,13 +1261,23 @@ def test_half_the_timeout_is_the_interval(told_s: str, every_s: float, stop: Sto
 
 
 def test_receiver_reports_are_sent_in_the_connection(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    monkeypatch.setattr(carrier, "TCP_REPORT_S", 0.05)
+    monkeypatch.setattr(rtsp, "REPORT_S", 0.05)
     with (
-        OddCamera(on=agreeing("RTP/AVP/TCP;interleaved=4-5")) as camera,
+        OddCamera(on=agreeing("RTP/AVP/TCP;interleaved=4-5", framed(4, rtp(9)))) as camera,
         open_session(address_of(camera), "tcp", stop) as session,
     ):
         wait_until(lambda: session.receive(0.05) == [] and len(camera.reports) >= 2)
-    assert {(report[0], report[1], report[2]) for report in camera.reports} == {(5, 0x80, 201)}
+    assert {(report[0], report[2]) for report in camera.reports} == {(5, 201)}
+    block = camera.reports[-1][9:33]
+    assert (camera.reports[-1][1], block[8:12]) == (0x81, bytes([0, 0, 0, 9])), "one block: the highest number so far"
+
+
+def test_the_first_receiver_report_is_sent_at_once(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    """FIELD 33."""
+    monkeypatch.setattr(rtsp, "REPORT_S", 10_000.0)
+    with OddCamera() as camera, open_session(address_of(camera), "tcp", stop) as session:
+        wait_until(lambda: session.receive(0.05) == [] and len(camera.reports) >= 1)
+    assert camera.reports[0][:3] == bytes([1, 0x80, 201]), "without a block, for nothing has come"
 
 
 # --- stopping and leaving ---
@@ -909,6 +1294,7 @@ def test_stop_ends_a_wait_for_packets(transport: str, stop: Stop) -> None:
 @pytest.mark.parametrize("fault", ["silent", "describe_status:0", "setup_status:0", "play_status:0"])
 def test_stop_ends_a_wait_for_an_answer(fault: str, monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
     monkeypatch.setattr(rtsp, "SOCKET_TIMEOUT_S", 10_000.0)
+    monkeypatch.setattr(rtsp, "ANSWER_S", 10_000.0)
     with ScriptedCamera(SCENE, fault=fault) as camera:
         method = "" if fault == "silent" else fault.partition("_")[0].upper()
 
@@ -1083,7 +1469,7 @@ def sender() -> Iterator[Sender]:
 
 
 def test_holes_are_punched_and_reports_sent(sender: Sender, monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    monkeypatch.setattr(carrier, "UDP_REPORT_S", 0.05)
+    monkeypatch.setattr(rtsp, "REPORT_S", 0.05)
     with (
         OddCamera(on={"SETUP": sender.set_up}) as camera,
         open_session(address_of(camera), "udp", stop) as session,
@@ -1092,6 +1478,23 @@ def test_holes_are_punched_and_reports_sent(sender: Sender, monkeypatch: pytest.
         assert sender.hear(1)[:2] == b"\x80\xc9"
         session.receive(0.2)
         assert sender.hear(1)[:2] == b"\x80\xc9"
+
+
+def test_reports_go_beside_the_port_that_packets_come_from(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    """Where the camera tells no ports."""
+    monkeypatch.setattr(rtsp, "REPORT_S", 0.05)
+    sent: list[int] = []
+    monkeypatch.setattr(Datagrams, "_send", lambda self, own, port, data: sent.append(port))
+    sender._tells_ports = False
+    with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
+        assert session.receive(0.1) == []
+        assert sent == []
+        sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+        wait_until(lambda: session.receive(0.05) == [] and len(sent) >= 1)
+    assert set(sent) == {sender.ports[0] + 1}
 
 
 @pytest.mark.parametrize(
@@ -1109,6 +1512,18 @@ def test_a_camera_need_not_tell_its_ports(ports: str, sender: Sender, stop: Stop
         assert collect(session, 1) == [rtp(1)]
 
 
+def test_datagrams_are_an_answer_to_play_too(sender: Sender, monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    monkeypatch.setattr(dialogue, "UNANSWERED_S", 0.1)
+
+    def play(request: Request) -> bytes:
+        sender.send(rtp(1))
+        return b""
+
+    on: dict[str, Say] = {"SETUP": sender.set_up, "PLAY": play}
+    with OddCamera(on=on) as camera, open_session(address_of(camera), "udp", stop) as session:
+        assert collect(session, 1) == [rtp(1)]
+
+
 def test_packets_of_strangers_do_not_count(sender: Sender, stop: Stop) -> None:
     stranger = Sender("127.0.0.2")
     with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
@@ -1119,6 +1534,106 @@ def test_packets_of_strangers_do_not_count(sender: Sender, stop: Stop) -> None:
             sender.send(rtp(number))
             assert collect(session, 1) == [rtp(number)]
     stranger.close()
+
+
+def naming(sender: Sender, source: str) -> dict[str, Say]:
+    """A camera that says where its packets come from."""
+
+    def set_up(request: Request) -> bytes | None:
+        sender.set_up(request)
+        told = f";source={source};server_port={sender.ports[0]}-{sender.ports[1]}"
+        return answer(request, Session="1", Transport=f"RTP/AVP;unicast{told}")
+
+    return {"SETUP": set_up}
+
+
+@pytest.fixture
+def other_sender() -> Iterator[Sender]:
+    sender = Sender("127.0.0.2")
+    yield sender
+    sender.close()
+
+
+def test_packets_come_from_another_address_that_the_camera_names(other_sender: Sender, stop: Stop) -> None:
+    """FIELD 52: a recorder with two networks."""
+    with (
+        OddCamera(on=naming(other_sender, "127.0.0.2")) as camera,
+        open_session(address_of(camera), "udp", stop) as session,
+    ):
+        assert other_sender.hear(0)[:1] == b"\x80", "a hole is punched for that address, too"
+        other_sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+        other_sender.send(b"\x81\xcb\0\1\0\0\0\0", 1)
+        with pytest.raises(errors.Closed):
+            session.receive(LONG_S)
+
+
+@pytest.mark.parametrize("source", ["127.0.0.2", "169.254.169.254"])
+def test_but_not_from_one_that_is_not_allowed(source: str, sender: Sender, other_sender: Sender, stop: Stop) -> None:
+    """Behind a NAT the camera's own view of its address does no harm."""
+    caution = Caution(networks=parse_networks("127.0.0.1"))
+    with (
+        OddCamera(on=naming(sender, source)) as camera,
+        open_session(address_of(camera), "udp", stop, caution) as session,
+    ):
+        other_sender.target = sender.target
+        other_sender.send(rtp(1))
+        assert session.receive(0.05) == []
+        assert session.trouble.startswith(f"The camera names {source} as the source of its packets. ")
+        assert f"does not connect to {source}" in session.trouble
+        sender.send(rtp(2))
+        assert collect(session, 1) == [rtp(2)]
+
+
+@pytest.mark.parametrize("source", ["", "cam.example", "::1", "0.0.0.0", "127.0.0.1", "[1", "999.1.1.1"])
+def test_a_source_that_is_of_no_use_is_ignored(source: str, sender: Sender, stop: Stop) -> None:
+    with (
+        OddCamera(on=naming(sender, source)) as camera,
+        open_session(address_of(camera), "udp", stop) as session,
+    ):
+        assert session.trouble == ""
+        sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+
+
+def test_packets_of_an_address_that_was_not_named_are_said(sender: Sender, other_sender: Sender, stop: Stop) -> None:
+    with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
+        assert session.trouble == ""
+        other_sender.target = sender.target
+        other_sender.send(rtp(1))
+        assert session.receive(0.05) == []
+        assert "127.0.0.2" in session.trouble
+
+
+def test_over_udp_packets_come_on_when_the_connection_has_ended(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, stop: Stop
+) -> None:
+    """FIELD 53."""
+    with OddCamera(on={"SETUP": sender.set_up}) as camera, open_session(address_of(camera), "udp", stop) as session:
+        sender.send(rtp(1))
+        assert collect(session, 1) == [rtp(1)]
+        camera.hang_up()
+        wait_until(lambda: session.receive(0.05) == [] and session.is_disconnected)
+        waits = count_waits(session, monkeypatch)
+        session._keepalive_at_s = session._report_at_s = session._chore_at_s = 0.0
+        assert session.receive(0.2) == []
+        assert len(waits) < 10, "the end of a connection can be read without end"
+        assert not session._kept_s, "nobody is there to be asked to keep the session"
+        for number in range(2, 5):
+            sender.send(rtp(number))
+            assert collect(session, 1) == [rtp(number)]
+
+
+def count_waits(session: RTSPSession, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Moments at which the session goes to sleep from now on."""
+    waits, wait = list[float](), session._playing.wait
+
+    def counted(now_s: float, until_s: float) -> carrier.Ready:
+        waits.append(now_s)
+        return wait(now_s, until_s)
+
+    monkeypatch.setattr(session._playing, "wait", counted)
+    return waits
 
 
 def test_datagrams_too_short_for_rtp_hold_nobody_up(sender: Sender, stop: Stop) -> None:

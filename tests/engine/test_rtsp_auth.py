@@ -42,7 +42,16 @@ def test_the_example_of_rfc_2069_comes_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "name"), [("MD5", "md5"), ("SHA-256", "sha256"), ("sha-256-SESS", "sha256"), ("MD5-sess", "md5")]
+    ("algorithm", "name"),
+    [
+        ("MD5", "md5"),
+        ("MD5-sess", "md5"),
+        ('"Md5"', "md5"),
+        ("SHA-256", "sha256"),
+        ("sha-256-SESS", "sha256"),
+        ("SHA-512-256", "sha512_256"),
+        ('"sha-512-256-Sess"', "sha512_256"),
+    ],
 )
 @pytest.mark.parametrize("qop", ["", ', qop="auth"', ", qop=auth-int,auth", ', qop="auth-int, auth"'])
 def test_each_algorithm_is_computed_as_rfc_7616_says(algorithm: str, name: str, qop: str) -> None:
@@ -51,11 +60,11 @@ def test_each_algorithm_is_computed_as_rfc_7616_says(algorithm: str, name: str, 
     header = met(f'Digest realm="r", nonce="n", algorithm={algorithm}{qop}').header("PLAY", "rtsp://c/x")
     told = fields(header)
     identity = hashed(name, "Mufasa", "r", "Circle Of Life")
-    if algorithm.lower().endswith("-sess"):
+    if algorithm.lower().strip('"').endswith("-sess"):
         identity = hashed(name, identity, "n", told["cnonce"])
     middle = ["n", told["nc"], told["cnonce"], "auth"] if qop else ["n"]
     assert told["response"] == hashed(name, identity, *middle, hashed(name, "PLAY", "rtsp://c/x"))
-    assert told["algorithm"] == algorithm
+    assert told["algorithm"] == algorithm.strip('"')
     assert ("qop=auth" in header) == bool(qop)
 
 
@@ -86,7 +95,8 @@ SHA = 'Digest realm="r", nonce="s", algorithm=SHA-256'
         ([BASIC], "Basic"),
         (["Basic"], "Basic"),
         (["Negotiate", BASIC], "Basic"),
-        (['Digest realm="r", nonce="n", algorithm=SHA-512-256', BASIC], "Basic"),
+        (['Digest realm="r", nonce="n", algorithm=SHA-1', BASIC], "Basic"),
+        (["Basic Digest"], "Basic"),
         (['Digest realm="r"', BASIC], "Basic"),
         (['Digest realm="r", nonce="n", qop="auth-int"', BASIC], "Basic"),
     ],
@@ -112,6 +122,10 @@ def test_what_cannot_be_met_is_not(offered: list[str]) -> None:
     ("value", "realm", "nonce"),
     [
         ("Digest realm=cam, nonce=abc==", "cam", "abc=="),
+        ('Digest, realm="cam", nonce="abc"', "cam", "abc"),
+        ("Digest realm=The front door, nonce=abc", "The front door", "abc"),
+        ("Digest realm=The front door nonce=abc", "The front door", "abc"),
+        ("Digest realm=Digest, nonce=abc", "Digest", "abc"),
         ('DIGEST  Realm = "cam" ,Nonce="abc"', "cam", "abc"),
         ('digest\trealm="a, b", nonce="abc", stale=FALSE', "a, b", "abc"),
         ('Digest realm="The "front" door", nonce="abc"', 'The "front" door', "abc"),
@@ -125,6 +139,27 @@ def test_challenges_are_read_as_cameras_write_them(value: str, realm: str, nonce
     (challenge,) = challenges([value])
     assert challenge.scheme == "digest"
     assert (challenge.parameters["realm"], challenge.parameters["nonce"]) == (realm, nonce)
+
+
+def test_schemes_without_parameters_and_with_bare_values_are_kept_apart() -> None:
+    """GStreamer's tests have `Basic Digest`."""
+    schemes = [challenge.scheme for challenge in challenges(["Basic Digest", "Basic realm=a b Digest, nonce=x"])]
+    assert schemes == ["basic", "digest"] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ('Digest realm="r", nonce="n", algorithm=SHA-1', "Digest with algorithm SHA-1"),
+        ('Digest realm="r", nonce="n", algorithm="sha3-256-sess"', "Digest with algorithm sha3-256-sess"),
+        ('Digest realm="r", nonce="n", qop="auth-int"', "Digest with qop auth-int"),
+        ('Digest realm="r", nonce="n", algorithm="<script>"', ""),
+        ("Negotiate x=y", "Negotiate"),
+    ],
+)
+def test_what_cannot_be_met_is_named(value: str, words: str) -> None:
+    (challenge,) = challenges([value])
+    assert (challenge.strength, challenge.told) == (0, words)
 
 
 def test_an_escaped_realm_is_sent_back_as_it_came_and_hashed_as_it_is_meant() -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.engine.sdp import Track, aggregate_control, join, parse, plain_url
+from streams.engine.encodings import ENCODINGS
+from streams.engine.sdp import Track, aggregate_control, controls, join, parse, plain_url, resolve
 from tests.camera.clip import Codec, Scene, encode
 from tests.camera.sdp import describe
 
@@ -45,7 +46,12 @@ def test_parameters_keep_their_values_and_lose_the_case_of_their_names() -> None
 
 
 @pytest.mark.parametrize(
-    ("line", "name"), [("x-dimensions:2592,1944", "x-dimensions"), ("FrameSize:26 2592-1944", "framesize")]
+    ("line", "name"),
+    [
+        ("x-dimensions:2592,1944", "x-dimensions"),
+        ("FrameSize:26 2592-1944", "framesize"),
+        ("cliprect:0,0,1944,2592", "cliprect"),
+    ],
 )
 def test_a_size_that_is_no_part_of_fmtp_is_told_with_it(line: str, name: str) -> None:
     """JPEG over RTP cannot tell one above 2040 px; below which of the m= lines it stands does matter."""
@@ -103,6 +109,33 @@ def test_names_may_be_in_upper_case_and_have_spaces_around_them() -> None:
 def test_an_encoding_that_is_not_told_is_found_all_the_same(lines: list[str], encoding: str) -> None:
     track = only(*lines)
     assert (track.encoding, track.clock_rate) == (encoding, 90_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("HEVC", "H265"), ("hevc", "H265"), ("X-H265", "H265"), ("x-h264", "H264"), ("AVC", "H264"), ("MJPEG", "JPEG")],
+)
+def test_another_name_of_an_encoding_is_the_registered_one(name: str, encoding: str) -> None:
+    """Row 27."""
+    assert only("m=video 0 RTP/AVP 96", f"a=rtpmap:96 {name}/90000").encoding == encoding
+    assert encoding in ENCODINGS
+
+
+def test_a_name_that_means_nothing_stays() -> None:
+    lines = ["m=video 0 RTP/AVP 96", "a=rtpmap:96 X-Vendor/90000", "a=fmtp:96 sprop-parameter-sets=Z0I=,aM4="]
+    assert only(*lines).encoding == "X-VENDOR"
+
+
+@pytest.mark.parametrize("static", [26, 0, 33])
+def test_an_rtpmap_of_another_type_than_the_m_line_is_meant_for_it(static: int) -> None:
+    """Row 58: a static type, and a dynamic one with parameters of its own."""
+    track = only(f"m=video 0 RTP/AVP {static}", "a=rtpmap:96 H264/90000", "a=fmtp:96 packetization-mode=1")
+    assert (track.encoding, track.payload_type, track.fmtp) == ("H264", static, {"packetization-mode": "1"})
+
+
+def test_a_static_type_gives_way_to_one_with_an_rtpmap() -> None:
+    track = only("m=video 0 RTP/AVP 26 96", "a=rtpmap:96 H264/90000")
+    assert (track.encoding, track.payload_type) == ("H264", 96)
 
 
 @pytest.mark.parametrize("rate", ["", "/", "/0", "/x", "/99999999999"])
@@ -192,6 +225,71 @@ def test_a_session_wide_control_is_the_base_only_if_it_is_absolute() -> None:
     assert aggregate_control(described("a=control:sub", *H264), BASE) == BASE + "sub"
 
 
+def test_a_control_that_begins_with_the_path_of_the_base_is_an_absolute_path() -> None:
+    base = BASE.removesuffix("/")
+    path = base[base.index("/", len("rtsp://")) :]
+    assert join(BASE, f"{path}/track1") == join(base, f"{path}/track1") == f"{base}/track1"
+    assert join(BASE, "/track1") == f"{base}/track1"
+    assert join(BASE, f"{path}2/track1") == f"{base}{path}2/track1"
+
+
+REQUEST = "rtsp://10.0.0.9:8554/live/a?x=1"
+
+
+@pytest.mark.parametrize(
+    ("reference", "resolved"),
+    [
+        ("rtsp://10.0.0.7/b", "rtsp://10.0.0.7/b"),
+        ("rtsp://me:word@10.0.0.7/b", "rtsp://10.0.0.7/b"),
+        ("//10.0.0.7/b", "rtsp://10.0.0.7/b"),
+        ("/b", "rtsp://10.0.0.9:8554/b"),
+        ("b/", "rtsp://10.0.0.9:8554/live/b/"),
+        ("../b", "rtsp://10.0.0.9:8554/b"),
+        ("?y=2", "rtsp://10.0.0.9:8554/live/a?y=2"),
+        ("192.168.253.220:1935/", "rtsp://192.168.253.220:1935/"),
+        ("10.0.0.7/b/", "rtsp://10.0.0.7/b/"),
+        ("camera:554/b/", "rtsp://camera:554/b/"),
+        ("10.0.0.9", "rtsp://10.0.0.9:8554"),
+        ("10.0.0.9/b", "rtsp://10.0.0.9:8554/b"),
+        ("[::7]:554/b", "rtsp://[::7]:554/b"),
+        ("http://10.0.0.7/b", ""),
+        ("//[", ""),
+        ("", ""),
+    ],
+)
+def test_a_reference_is_resolved_against_the_request(reference: str, resolved: str) -> None:
+    """go2rtc #1852 has a host without its scheme."""
+    assert resolve(REQUEST, reference) == resolved
+
+
+def test_the_scheme_of_the_request_stays() -> None:
+    assert resolve("rtsps://10.0.0.9/live", "/b") == "rtsps://10.0.0.9/b"
+
+
+def test_the_controls_are_those_of_all_tracks_that_are_for_us() -> None:
+    text = described(
+        "m=audio 0 RTP/AVP 8", "a=control:sound", *H264, "m=application 0 RTP/AVP 107", "a=control:sound",
+        "m=audio 0 RTP/AVP 0", "a=control:back", "a=sendonly", "m=application/x 0 RTP/AVP 99", "a=control:other",
+        "m=text 0 RTP/AVP 98", "a=control:rtsp://nat/text",
+    )  # fmt: skip
+    assert controls(text, BASE) == (f"{BASE}sound", f"{BASE}track1", "rtsp://nat/text")
+
+
+@pytest.mark.parametrize(
+    ("media", "attribute", "is_encrypted"),
+    [
+        ("RTP/AVP", "a=x:y", False),
+        ("RTP/SAVP", "a=x:y", True),
+        ("rtp/savpf", "a=x:y", True),
+        ("UDP/TLS/RTP/SAVPF", "a=x:y", True),
+        ("RTP/AVP", "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x", True),
+    ],
+)
+def test_srtp_is_told(media: str, attribute: str, is_encrypted: bool) -> None:
+    lines = [H264[0].replace("RTP/AVP", media), *H264[1:], attribute]
+    assert only(*lines).is_encrypted == is_encrypted
+
+
 def test_a_scheme_that_is_named_twice_counts_once() -> None:
     """go2rtc #208."""
     assert plain_url(" rtsp://rtsp://camera:554/stream1/ ") == "rtsp://camera:554/stream1/"
@@ -201,6 +299,12 @@ def test_a_scheme_that_is_named_twice_counts_once() -> None:
 @pytest.mark.parametrize("told", ["0", "-1", "nan", "inf", "1e9", "x", ""])
 def test_a_frame_rate_that_cannot_be_is_none(told: str) -> None:
     assert only(*H264, f"a=framerate:{told}").frame_rate_fps is None
+
+
+def test_of_several_frame_rates_the_first_usable_one_counts() -> None:
+    """Row 49: a camera of retina's recordings says 0.000000 first."""
+    track = only(*H264, "a=framerate:0.000000", "a=x-framerate:", "a=framerate:12.5", "a=framerate:25")
+    assert track.frame_rate_fps == 12.5
 
 
 def test_a_track_does_not_tell_its_url() -> None:
@@ -221,6 +325,14 @@ def test_nothing_makes_it_fail(text: bytes) -> None:
         assert track.control.isascii()
         assert not set(track.control) & set(' \r\n\t"')
     assert aggregate_control(text, BASE)
+    assert all(url.isascii() for url in controls(text, BASE))
+
+
+@given(st.text(st.characters(max_codepoint=255)))
+def test_no_reference_makes_it_fail(reference: str) -> None:
+    resolved = resolve(BASE, reference)
+    assert resolved == "" or resolved.startswith(("rtsp://", "rtsps://"))
+    assert not set(resolved) & set(' \r\n\t"')
 
 
 @given(

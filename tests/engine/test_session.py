@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -13,25 +13,30 @@ import pytest
 from streams.engine import errors
 from streams.engine.address import Address
 from streams.engine.backoff import Backoff
-from streams.engine.clock import Stop
+from streams.engine.clock import Stop, Stopped
+from streams.engine.continuity import GROUPS
 from streams.engine.errors import CaptureError
 from streams.engine.feed import Feed, Opener, Packet
+from streams.engine.notices import Notice
+from streams.engine.quirks import Quirks
 from streams.engine.report import Counters, Report, Seed, State, Status, Video
 from streams.engine.session import (
     FRAME_S,
+    HANG_S,
     OPEN_S,
-    PACKET_S,
     TIMELINE_S,
     Session,
 )
 from streams.engine.sheet import decode_jpeg
 from streams.engine.timeline import Timeline
-from tests.camera.clip import Scene
+from tests.camera.clip import Scene, split_nals
 from tests.camera.mark import read_mark
 from tests.camera.viewer import wait_until
 
 from .builders import an_address, settings
-from .clip_feed import WALL_S, ClipFeed, later, packets_of
+from .clip_feed import PATIENCE_S, WALL_S, ClipFeed, Film, joined, later, packets_of
+from .numbered import renumbered
+from .rtp_film import annex_b
 
 PLAN = (40, 200, 90, 120, 60, 180)
 SCENE = Scene(320, 240, PLAN, fps=5, gop_s=1.0)
@@ -87,11 +92,12 @@ def play(
     count: int = 9,
     seed: Seed | None = None,
     transport: str = "tcp",
+    url: str = "rtsp://camera.example/demo",
 ) -> Stage:
     """Runs a session through the acts and one more refusal, with the longest wait of each step."""
     stage = Stage([*acts, errors.Unreachable()], clock or FakeClock())
     stage.session = Session(
-        settings(interval_s=interval_s, count=count, transport=transport),
+        settings(an_address(url), interval_s=interval_s, count=count, transport=transport),
         seed,
         opener=stage.open,
         clock=stage.clock,
@@ -178,6 +184,40 @@ def test_it_opens_the_address_and_the_transport_it_was_given() -> None:
     assert set(play(clip(None, SCENE), transport="udp").opened) == {(an_address(), "udp")}
 
 
+SILENT = errors.TransportRefused("Nothing comes.", otherwise=errors.ConnectTimeout())
+REFUSED = errors.TransportRefused(otherwise=errors.Refused("The camera refused SETUP with status 500."))
+NO_UDP = errors.TransportRefused("No UDP.")
+
+
+def transports(stage: Stage) -> list[str]:
+    return [transport for _, transport in stage.opened]
+
+
+@pytest.mark.parametrize(
+    ("first", "code"), [(SILENT, "timeout"), (REFUSED, "refused"), (NO_UDP, "transport_refused")]
+)
+def test_where_both_fail_the_error_is_that_of_the_one_that_was_asked_for(
+    first: errors.TransportRefused, code: str
+) -> None:
+    stage = play(first, NO_UDP)
+    assert transports(stage) == ["tcp", "udp", "tcp"]
+    assert states(stage)[0] == (State.RECONNECTING, code)
+
+
+def test_the_other_transport_is_left_where_nothing_shows_that_it_works() -> None:
+    """The camera was away, and not its TCP."""
+    assert transports(play(SILENT, errors.Unreachable(), clip(None, SCENE))) == ["tcp", "udp", "tcp", "tcp"]
+
+
+@pytest.mark.parametrize(("first", "code"), [(SILENT, "timeout"), (REFUSED, "refused")])
+def test_rtsps_never_falls_back_to_udp_and_says_so(first: errors.TransportRefused, code: str) -> None:
+    stage = play(first, url="rtsps://camera.example/demo")
+    assert transports(stage) == ["tcp", "tcp"]
+    status = stage.reports[0].status
+    assert status.error_code == code
+    assert "does not try UDP" in status.error_text
+
+
 def test_it_is_connecting_before_anything_has_come() -> None:
     report = Session(settings(), opener=Stage([]).open, clock=FakeClock()).report()
     assert report.status == Status(State.CONNECTING)
@@ -193,10 +233,10 @@ def test_it_waits_longer_after_each_failure() -> None:
 
 
 def test_it_says_why_which_attempt_and_when_the_next_one_is() -> None:
-    stage = play(errors.NotFound(), errors.NotFound("Gone."))
+    stage = play(errors.Unreachable(), errors.Unreachable("Gone."))
     first, second = (report.status for report in stage.reports[:2])
-    assert first == Status(State.RECONNECTING, "not_found", errors.NotFound.words, 1, WALL_S + 1)
-    assert second == Status(State.RECONNECTING, "not_found", "Gone.", 2, WALL_S + 3)
+    assert first == Status(State.RECONNECTING, "unreachable", errors.Unreachable.words, 1, WALL_S + 1)
+    assert second == Status(State.RECONNECTING, "unreachable", "Gone.", 2, WALL_S + 3)
 
 
 @pytest.mark.parametrize("error", [errors.AuthRefused, errors.Refused, errors.NoVideo, errors.Undecodable])
@@ -233,13 +273,80 @@ def test_a_connection_without_a_sample_is_not_healthy_however_long_it_was() -> N
     """No key frame comes: the minute counts from the first sample."""
     clock = FakeClock()
 
-    def headless() -> Feed:
+    def act() -> Feed:
         feed = ClipFeed(SCENE)
-        feed.shown = (replace(packet, is_key=False) for packet in paced(SCENE, clock, 4.0))
+        feed.shown = headless(paced(SCENE, clock, 4.0))
         return feed
 
-    play(errors.Unreachable(), headless, headless, clock=clock)
+    play(errors.Unreachable(), act, act, clock=clock)
     assert clock.waits[:3] == [1, 2, 4]
+
+
+def headless(packets: Iterable[Packet]) -> Iterator[Packet]:
+    return (replace(packet, is_key=False) for packet in packets)
+
+
+def broken(packets: Iterable[Packet]) -> Iterator[Packet]:
+    return (replace(packet, is_whole=False) for packet in packets)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(headless, "no key frame yet"), (broken, "30 rejected, each since something of it or before it was lost")],
+)
+def test_the_last_words_say_why_no_sample_came_of_the_pictures(
+    change: Callable[[Iterable[Packet]], Iterator[Packet]], words: str
+) -> None:
+    def act() -> Feed:
+        feed = ClipFeed(SCENE)
+        feed.shown = stopping(change(packets_of(SCENE)))
+        return feed
+
+    def stopping(packets: Iterable[Packet]) -> Iterator[Packet]:
+        yield from packets
+        raise Stopped
+
+    stage = Stage([act])
+    stage.session = Session(settings(), opener=stage.open, clock=stage.clock)
+    stage.session.run()
+    assert stage.session.report().status.error_code == ""
+    status = stage.session.report(is_final=True).status
+    assert status.error_code == "undecodable"
+    assert words in status.error_text
+
+
+def test_the_last_words_of_a_capture_with_samples_name_no_reason() -> None:
+    """Some pictures were rejected on the way."""
+    scene = replace(SCENE, plan=(40, 60, 80, 100))
+    packets = packets_of(scene)
+    packets[1] = replace(packets[1], is_whole=False)
+
+    def act() -> Feed:
+        feed = ClipFeed(scene)
+        feed.shown = packets
+        return feed
+
+    report = play(act).session.report(is_final=True)
+    assert report.counters.rejected > 0
+    assert report.status.error_code == "unreachable"  # which ended it
+
+
+def test_a_camera_that_leaves_out_numbers_is_captured_and_said_to_do_so() -> None:
+    """From the sixth group on each picture is a sample."""
+    film = Film(frames=80, key_every=8)
+    packets = [replace(packet, data=annex_b(*renumbered(split_nals(packet.data), 2))) for packet in joined([film])]
+
+    def act() -> Feed:
+        feed = ClipFeed(SCENE)
+        feed.shown = packets
+        return feed
+
+    stage = play(act, interval_s=0.1)
+    report = stage.session.report()
+    assert report.counters.samples == GROUPS + 80 - 8 * GROUPS
+    assert report.counters.rejected == 7 * GROUPS
+    notices = [report.status.notices for report in stage.reports if report.status.state is State.CAPTURING]
+    assert notices == [(), (Notice.FRAME_NUM_OFF,)]
 
 
 def test_the_leaderboard_is_kept_over_reconnects() -> None:
@@ -345,6 +452,28 @@ def test_every_code_says_how_it_is_retried() -> None:
     assert errors.retry_of("") is None
 
 
+# --- a path that was never there ---
+
+
+def test_a_path_that_was_never_there_is_asked_for_rarely() -> None:
+    stage = play(*[errors.NotFound()] * 5)
+    assert stage.clock.waits[:5] == [step_s * 1.25 for step_s in (60, 300, 900, 3600, 3600)]
+
+
+def test_a_path_that_has_had_a_sample_is_asked_for_soon() -> None:
+    """A relay publishes it again once its camera is up."""
+    clock = FakeClock()
+    stage = play(clip(clock, SCENE), errors.NotFound(), errors.NotFound(), clock=clock)
+    assert stage.session.report().counters.samples
+    assert clock.waits[-4:] == [1, 2, 4, 8]  # the end of the clip, twice the path, the end of the stage
+
+
+@pytest.mark.parametrize(("samples", "waits_s"), [(0, [100, 3600 * 1.25]), (7, [75, 8])])
+def test_the_next_recorder_goes_on_with_the_step_of_the_one_before(samples: int, waits_s: list[float]) -> None:
+    seed = replace(waiting("not_found", attempt=3), samples=samples)
+    assert play(errors.NotFound(), seed=seed).clock.waits[:2] == waits_s
+
+
 def test_a_name_that_is_refused_is_looked_up_again_on_the_slow_ladder() -> None:
     """What it resolves to may change; and whoever waits for that goes on waiting in the next recorder."""
     refused = [errors.AddressRefused("Not there.")] * 3
@@ -353,6 +482,49 @@ def test_a_name_that_is_refused_is_looked_up_again_on_the_slow_ladder() -> None:
     assert states(stage)[0] == (State.RECONNECTING, "address_refused")
     left = waiting("address_refused", attempt=2)
     assert play(errors.AddressRefused(), seed=left).clock.waits[:2] == [100, 300]
+
+
+# --- what is learned about the camera ---
+
+
+def test_a_transport_that_works_where_the_one_asked_for_does_not_is_learned() -> None:
+    stage = play(REFUSED, clip(None, SCENE))
+    assert [transport for _, transport in stage.opened][:3] == ["tcp", "udp", "udp"]
+    assert Quirks.decode(stage.session.report().quirks) == Quirks(transport="udp")
+
+
+def test_a_transport_that_nothing_came_over_is_not() -> None:
+    stage = play(REFUSED, errors.Closed())
+    assert [transport for _, transport in stage.opened][:2] == ["tcp", "udp"]
+    assert stage.session.report().quirks == ""
+
+
+def test_what_was_learned_is_where_the_next_recorder_begins() -> None:
+    stage = play(clip(None, SCENE), seed=Seed(quirks='{"transport":"udp"}'))
+    assert {transport for _, transport in stage.opened} == {"udp"}
+    assert stage.reports[0].status.notices == (Notice.OTHER_TRANSPORT,)
+    assert stage.reports[0].quirks == '{"transport":"udp"}'
+
+
+def test_a_learned_transport_that_fails_now_gives_way_to_the_one_asked_for() -> None:
+    """The camera was set up anew: what was learned is forgotten once something comes over the other one."""
+    stage = play(REFUSED, clip(None, SCENE), seed=Seed(quirks='{"transport":"udp"}'))
+    assert [transport for _, transport in stage.opened][:3] == ["udp", "tcp", "tcp"]
+    assert stage.clock.waits[0] == 1.0, "only once the clip is over"
+    assert stage.session.report().quirks == ""
+
+
+def test_a_camera_that_refuses_both_says_what_was_wrong_with_each() -> None:
+    stage = play(errors.TransportRefused("No TCP."), NO_UDP, errors.TransportRefused("No TCP."), NO_UDP)
+    assert [transport for _, transport in stage.opened][:4] == ["tcp", "udp", "tcp", "udp"]
+    assert stage.reports[0].status.error_text == "No TCP. No UDP."
+    assert stage.clock.waits[:2] == [75, 150]
+
+
+@pytest.mark.parametrize("quirks", ["", "{", '{"transport":"sctp"}'])
+def test_quirks_that_cannot_be_read_are_none(quirks: str) -> None:
+    stage = play(clip(None, SCENE), seed=Seed(quirks=quirks))
+    assert {transport for _, transport in stage.opened} == {"tcp"}
 
 
 # --- undecodable ---
@@ -376,6 +548,25 @@ def test_a_key_frame_every_twelve_seconds_is_no_reason_to_give_up() -> None:
     clock = FakeClock()
     stage = play(clip(clock, replace(SCENE, gop_s=2.0), speed=6.0), clock=clock)
     assert states(stage)[1] == (State.RECONNECTING, "closed")
+
+
+@pytest.mark.parametrize(("patience_s", "first_code"), [(122.0, "closed"), (PATIENCE_S, "undecodable")])
+def test_a_camera_whose_pictures_are_forty_seconds_apart_is_not_given_up(patience_s: float, first_code: str) -> None:
+    """FIELD 59: as long as its feed waits for a picture, a sample is not overdue."""
+    clock = FakeClock()
+
+    def shown() -> Iterator[Packet]:
+        for number, packet in enumerate(packets_of(replace(SCENE, gop_s=0.2))):
+            clock.passed_s = 40.0 * number
+            yield replace(packet, pts_s=clock.passed_s, arrived_s=clock.passed_s)
+
+    def slow() -> Feed:
+        feed = ClipFeed(SCENE)
+        feed.patience_s, feed.shown = patience_s, shown()
+        return feed
+
+    stage = play(slow, clock=clock)
+    assert next(code for _, code in states(stage) if code) == first_code
 
 
 # --- what was there before, and what is saved ---
@@ -545,7 +736,8 @@ def test_a_camera_that_hangs_before_its_first_packet_is_overdue_as_a_timeout() -
 
 
 def test_a_camera_that_hangs_after_a_packet_is_overdue_as_stalled() -> None:
-    assert hung_at(SCENE, packet=7) == {PACKET_S - 1: "", PACKET_S: "stalled"}
+    limit_s = PATIENCE_S + HANG_S
+    assert hung_at(SCENE, packet=7) == {limit_s - 1: "", limit_s: "stalled"}
 
 
 def hung_at(scene: Scene, packet: int) -> dict[float, str]:
@@ -554,7 +746,7 @@ def hung_at(scene: Scene, packet: int) -> dict[float, str]:
     answers: dict[float, str] = {}
     feed = ClipFeed(scene, errors.InvalidURL())
     session = Session(settings(), opener=lambda *_: feed, clock=clock)
-    limit_s = OPEN_S if packet == 0 else PACKET_S
+    limit_s = OPEN_S if packet == 0 else PATIENCE_S + HANG_S
 
     def packets() -> Iterator[Packet]:
         for number, each in enumerate(packets_of(scene)):

@@ -14,7 +14,7 @@ import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from streams.engine import errors, rtsp
 from streams.engine.address import Address, parse
@@ -65,7 +65,16 @@ def stop() -> Stop:
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Key and certificate as a camera makes them for itself; this one at least knows its address."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    return made(ec.generate_private_key(ec.SECP256R1()), tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of an older camera."""
+    return made(rsa.generate_private_key(65_537, 1024), tmp_path_factory)  # noqa: S505 (cameras have such keys)
+
+
+def made(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, tmp_path_factory: pytest.TempPathFactory) -> Path:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "camera")])
     place = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
     certificate = (
@@ -198,6 +207,37 @@ def test_old_tls_is_not_spoken(caution: Caution, own_tls: ssl.SSLContext, own: P
     with OddCamera(tls=old) as camera, pytest.raises(errors.NotRTSP, match=r"1\.2"):
         open_session(address_of(camera), "tcp", stop, caution)
     assert (camera.connections, camera.requests) == (1, [])
+
+
+def knowing(old: Path, ciphers: str) -> ssl.SSLContext:
+    """A camera that speaks TLS 1.2 with these ciphers alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers(f"{ciphers}:@SECLEVEL=0")
+    context.load_cert_chain(old)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+@pytest.mark.parametrize("ciphers", ["AES128-GCM-SHA256", "AES128-SHA"])
+def test_old_ciphers_are_taken_where_the_certificate_does_not_matter(ciphers: str, old: Path, stop: Stop) -> None:
+    """go2rtc PR #2211 #2383: Axis firmware 6, Reolink, Kasa."""
+    with OddCamera(tls=knowing(old, ciphers)) as camera:
+        open_session(address_of(camera), "tcp", stop, ANY).close()
+    assert "PLAY" in camera.methods
+
+
+@pytest.mark.parametrize(
+    ("ciphers", "caution", "has_hint"),
+    [("AES128-GCM-SHA256", Caution(), True), ("ADH-AES128-SHA256", ANY, False)],
+    ids=["verified", "not"],
+)
+def test_where_no_cipher_is_common_that_is_said(
+    ciphers: str, caution: Caution, has_hint: bool, old: Path, stop: Stop
+) -> None:
+    with OddCamera(tls=knowing(old, ciphers)) as camera, pytest.raises(errors.NotRTSP) as caught:
+        open_session(address_of(camera), "tcp", stop, caution)
+    assert "no common cipher" in str(caught.value)
+    assert ("verify_certificate" in str(caught.value)) == has_hint
 
 
 def test_a_capture_asks_again_until_the_certificate_is_right(

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streams.engine.notices import Notice
+from streams.engine.quirks import Quirks
 from streams.engine.report import Counters, Picture, Report, State, Status, Video
 from streams.engine.sheet import encode_jpeg
 from streams.engine.timeline import MAX_SCORE
@@ -61,6 +62,11 @@ REPORTS = st.builds(
     fresh=st.lists(PICTURES, max_size=4).map(tuple),
     is_final=st.booleans(),
     timeline=st.just("") | st.builds(a_timeline, st.lists(st.floats(0.0, MAX_SCORE), max_size=3)),
+    quirks=st.builds(
+        lambda *learned: Quirks(*learned).encode(),
+        st.sampled_from(["", "tcp", "udp"]),
+        st.sampled_from(["", "OPTIONS", "GET_PARAMETER"]),
+    ),
 )
 MESSAGES = st.builds(Pull, SAVED) | st.builds(Leave, SAVED) | st.just(Changed()) | REPORTS
 JSON = st.recursive(
@@ -75,6 +81,19 @@ def test_a_timeline_that_cannot_be_read_is_no_report(forged: Any) -> None:
     head, blob = report_as_json()
     with pytest.raises(BadMessage):
         said({**head, "timeline": forged}, blob)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        *(None, 7, {}, {"transport": "udp"}),
+        *("x", "{}", '{"transport": "udp"}', '{"transport":"sctp"}', '{"other":1}', "[" * 9999),
+    ],
+)
+def test_quirks_that_this_version_would_not_write_are_no_report(forged: Any) -> None:
+    head, blob = report_as_json()
+    with pytest.raises(BadMessage):
+        said({**head, "quirks": forged}, blob)
 
 
 def framed(head: bytes, blob: bytes = b"") -> bytes:

@@ -54,6 +54,16 @@ def test_streams_are_listed_with_what_they_do(admin: Client) -> None:
     assert "stalled: It <stopped>." in text_of(admin.get(STREAMS))
 
 
+def test_a_streams_page_shows_what_was_learned_about_its_camera(admin: Client) -> None:
+    """It is shown, not edited."""
+    capture = make_finished()
+    Stream.objects.update(quirks='{"transport":"udp"}')
+    response = admin.get(f"{STREAMS}{capture.stream_id}/change/")
+    assert '{"transport":"udp"}' in text_of(response)
+    markup = response.content.decode()
+    assert ('name="transport"' in markup, 'name="quirks"' in markup) == (True, False)
+
+
 def test_a_streams_page_leads_to_its_captures(admin: Client) -> None:
     capture = make_finished()
     make_finished("rtsp://other.example/garden")
@@ -227,7 +237,6 @@ def test_each_column_can_be_sorted_by_or_not_and_never_breaks(admin: Client) -> 
 # --- actions --------------------------------------------------------------------------------------
 
 
-# The admin begins each message with a capital.
 def act(client: Client, action: str, *streams: Stream) -> Response:
     fields = {"action": action, "_selected_action": [stream.pk for stream in streams]}
     return client.post(STREAMS, fields, follow=True)
@@ -237,18 +246,18 @@ def test_streams_are_started_with_the_settings_they_have(admin: Client) -> None:
     stream = make_finished(URL_WITH_SECRET, count=4, frames=4).stream
     Stream.objects.update(interval_s=7.5)
     stream.refresh_from_db()
-    assert "Demo started." in text_of(act(admin, "start", stream))
+    assert "Started: demo." in text_of(act(admin, "start", stream))
     capture = Capture.objects.get(finished_at=None)
     assert (capture.interval_s, capture.count, capture.stream.address.password) == (7.5, 4, SECRET)
-    assert "Demo is already running." in text_of(act(admin, "start", stream))
+    assert "Already running: demo." in text_of(act(admin, "start", stream))
     assert Capture.objects.filter(finished_at=None).count() == 1
 
 
 def test_streams_are_stopped(admin: Client) -> None:
     running, idle = make_capture().stream, make_finished("rtsp://other.example/garden").stream
     text = text_of(act(admin, "stop", running, idle))
-    assert "Demo is being stopped." in text
-    assert "Garden is not running." in text
+    assert "Stopping: demo." in text
+    assert "Not running: garden." in text
     assert Capture.objects.get(stream=running).stop_requested_at is not None
 
 
@@ -257,8 +266,8 @@ def test_one_stream_that_is_refused_does_not_keep_the_others_from_starting(admin
     other = make_finished("rtsp://other.example/garden").stream
     Stream.objects.filter(pk=refused.pk).update(url="rtsp://169.254.169.254/demo")
     text = text_of(act(admin, "start", refused, other))
-    assert "Demo: This service does not connect to 169.254.169.254" in text
-    assert "Garden started." in text
+    assert "Cannot start demo: This service does not connect to 169.254.169.254" in text
+    assert "Started: garden." in text
 
 
 @pytest.mark.parametrize("action", ["start", "stop"])
@@ -287,21 +296,75 @@ def test_settings_that_start_would_refuse_are_refused_here_too(admin: Client, fi
     assert (Stream.objects.get().interval_s, Stream.objects.get().count) == (1.0, 9)
 
 
-def test_a_change_of_settings_does_not_write_a_status_that_is_older(
+SETTINGS = {"interval_s": "1", "count": "9", "transport": "tcp", "verify_certificate": "on"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"interval_s": "30"}, {"count": "4"}, {"transport": "udp"}, {"verify_certificate": ""}], ids=str
+)
+def test_settings_of_a_running_stream_are_refused_in_the_words_of_the_api(
+    admin: Client, client: Client, change: dict[str, str]
+) -> None:
+    stream = make_capture(URL_WITH_SECRET).stream
+    before = Stream.objects.values().get()
+    response = admin.post(f"{STREAMS}{stream.pk}/change/", SETTINGS | change, follow=True)
+    words = client.patch("/api/streams/demo", {"interval": 30}, "application/json").json()["message"]
+    assert words in text_of(response)
+    assert "changed successfully" not in response.content.decode()
+    assert Stream.objects.values().get() == before
+
+
+def test_a_running_stream_is_saved_as_it_is_without_a_refusal(admin: Client) -> None:
+    stream = make_capture(URL_WITH_SECRET).stream
+    before = Stream.objects.values().get()
+    assert admin.post(f"{STREAMS}{stream.pk}/change/", SETTINGS).status_code == 302
+    assert Stream.objects.values().get() == before
+
+
+def test_a_stream_that_is_started_after_its_form_was_checked_is_not_changed(
     admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stream = make_finished().stream
+    check = services.check_change
+
+    def check_and_start(checked: Stream, change: services.Change) -> None:
+        check(checked, change)
+        services.start_again(checked)
+
+    monkeypatch.setattr(services, "check_change", check_and_start)
+    response = admin.post(f"{STREAMS}{stream.pk}/change/", SETTINGS | {"interval_s": "30"}, follow=True)
+    assert "Nothing was changed. demo is being captured: stop it first." in text_of(response)
+    assert "changed successfully" not in response.content.decode()
+    assert Stream.objects.get().interval_s == 1.0
+
+
+def test_what_is_shown_of_a_running_stream_are_its_captures_own_settings(admin: Client, client: Client) -> None:
+    """An earlier version of the admin changed the stream beneath a running capture."""
+    stream = make_capture(interval_s=2.5, count=4).stream
+    Stream.objects.update(interval_s=30, count=7, transport="udp")
+    shown = admin.get(f"{STREAMS}{stream.pk}/change/").content.decode()
+    attributes = read(shown).attributes
+    assert (attributes["id_interval_s"]["value"], attributes["id_count"]["value"]) == ("2.5", "4")
+    assert '<option value="tcp" selected>' in shown
+    listed = admin.get(STREAMS).content.decode()
+    assert ('field-interval_now">2.5<' in listed, 'field-count_now">4<' in listed) == (True, True)
+    page = read(client.get("/streams/demo/").content.decode()).words
+    assert "Interval 2.5 s Frames to keep 4 Transport TCP" in page
+
+
+def test_a_change_does_not_write_a_status_that_is_older(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The supervisor writes the status between the form's read and its save."""
-    stream = make_capture().stream
+    stream = make_finished().stream
     full_clean = Stream.full_clean
 
     def full_clean_slowly(self: Stream, *args: object, **kwargs: object) -> None:
         full_clean(self, *args, **kwargs)  # type: ignore[arg-type]
-        Stream.objects.filter(pk=self.pk).update(status="capturing", error_code="stalled")
+        Stream.objects.filter(pk=self.pk).update(status="failed", error_code="stalled")
 
     monkeypatch.setattr(Stream, "full_clean", full_clean_slowly)
     admin.post(f"{STREAMS}{stream.pk}/change/", {"interval_s": "3", "count": "9", "transport": "tcp"})
     changed = Stream.objects.get()
-    assert (changed.interval_s, changed.status, changed.error_code) == (3.0, "capturing", "stalled")
+    assert (changed.interval_s, changed.status, changed.error_code) == (3.0, "failed", "stalled")
 
 
 # --- what nobody may do ---------------------------------------------------------------------------

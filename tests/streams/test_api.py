@@ -465,6 +465,7 @@ def test_what_contradicts_is_a_409_in_each_way(client: Client) -> None:
     start(client)
     assert refused(post(client, "/start", rtsp_url=URL, interval=2)) == (409, "already_running", ["process_name"])
     assert refused(post(client, "/start", rtsp_url=OTHER, name="demo")) == (409, "name_taken", ["name"])
+    assert refused(post(client, "/start", rtsp_url=URL, name="new")) == (409, "address_taken", ["rtsp_url"])
     assert rows()[:2] == (1, 1)
 
 
@@ -676,7 +677,7 @@ def test_no_answer_tells_a_credential(client: Client, caplog: pytest.LogCaptureF
             patch(client, rtsp_url=f"rtsp://admin:{SECRET}@169.254.169.254/"),
             post(client, "/start", rtsp_url=secrets, count=4),
             post(client, "/start", rtsp_url=f"http://admin:{SECRET}@camera.example"),
-            post(client, "/start", rtsp_url=secrets),
+            post(client, "/start", rtsp_url=secrets, interval=7),
             *(client.get(f"/api{path}") for path in ("/status", "/streams", "/streams/demo", "/captures")),
             client.get(f"/api/captures/{Capture.objects.get().pk}"),
             post(client, "/streams/demo/stop"),

@@ -207,7 +207,14 @@ def test_openapi_is_worked_out_once() -> None:
     assert api.get_openapi_schema() is api.get_openapi_schema()
 
 
-def test_openapi_has_the_ranges_and_defaults_of_the_forms() -> None:
+def test_it_names_the_exceptions_of_its_rules() -> None:
+    """The rules hold for all other calls: test_credentials.py has null, test_api.py the stop of too few frames."""
+    text = " ".join(DOCS.read_text().split())
+    assert '`null` means "not given". The one exception is PATCH' in text
+    assert "has changed nothing. The one exception is a stop: with 409 and the code `not_enough_frames`" in text
+
+
+def test_openapi_has_the_ranges_of_the_forms_and_says_what_is_left_out() -> None:
     body = api.get_openapi_schema()["paths"]["/api/start"]["post"]["requestBody"]
     assert body["required"] is True
     schema = body["content"]["application/json"]["schema"]
@@ -217,17 +224,17 @@ def test_openapi_has_the_ranges_and_defaults_of_the_forms() -> None:
         "type": ["number", "null"],
         "minimum": 0.1,
         "maximum": 86_400.0,
-        "default": 1.0,
         "description": "",
     }
-    assert (told["count"]["minimum"], told["count"]["maximum"], told["count"]["default"]) == (1, 100, 9)
+    assert "If left out: 1 for a new stream, otherwise as stored." in schema["properties"]["interval"]["description"]
+    assert (told["count"]["minimum"], told["count"]["maximum"]) == (1, 100)
     assert told["transport"]["enum"] == ["tcp", "udp", None]
     assert told["name"]["pattern"] == "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
     change = api.get_openapi_schema()["paths"]["/api/streams/{name}"]["patch"]["requestBody"]
     assert change["required"] is False
     fields = change["content"]["application/json"]["schema"]["properties"]
     assert fields.keys() == told.keys()
-    assert [name for name, field in fields.items() if "default" in field] == []  # what is left out stays
+    assert [name for name, field in (fields | told).items() if "default" in field] == []  # what is left out stays
 
 
 def test_the_docs_page_loads_nothing_from_another_host(client: Client) -> None:

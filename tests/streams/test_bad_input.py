@@ -8,7 +8,9 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams import outcomes
+from streams import doors, outcomes
+from streams.forms import StartForm, StopForm
+from streams.links import LinkForm
 from tests.streams.builders import API, BROWSER, CURL, SITE, URL, Response, make_capture, rows
 
 pytestmark = pytest.mark.django_db
@@ -166,13 +168,20 @@ TABLE = [
     ),
     Bad("multipart: unknown charset", "", part("name", b"%") + b"--x--\r\n", MULTIPART + "; charset=klingon"),
     Bad("multipart: no charset of a name", "", part("a", b"b", b"; filename*=hex''b") + b"--x--\r\n", MULTIPART),
+    form("form: misspelled", "no field intervall: did you mean interval?", intervall="30"),
+    form("form: unknown", "no field colour. It takes rtsp_url,", colour="red"),
+    text("json: an unknown list", "no field colours", colours=[1]),
+    text("json: misspelled", "no field verify_certficate: did you mean verify_certificate?", verify_certficate=False),
+    Bad("form: an address that holds an &", "write %26 for the &", f"rtsp_url={URL}?channel=1&subtype=0".encode()),
     # /stop
+    form("stop: one field too many", "no field names", path="/stop", process_name="demo", names="demo"),
+    text("stop: json: misspelled", "did you mean process_name?", path="/stop", process_nam="demo"),
     form("stop: missing", "process_name is missing", path="/stop"),
     form("stop: empty", "process_name is missing", path="/stop", process_name=""),
     form("stop: blanks", "process_name is missing", path="/stop", process_name="++"),
     form("stop: NUL", "NUL", path="/stop", process_name="demo%00"),
     form("stop: not UTF-8", "UTF-8", path="/stop", process_name="%ff"),
-    form("stop: another field", "process_name is missing", path="/stop", name="demo"),
+    form("stop: another field", "no field name. It takes process_name.", path="/stop", name="demo"),
     # 404: it is a name as good as any, but no stream's
     form("stop: unknown", "process_name", path="/stop", status=404, process_name="nobody"),
     form("stop: long", "process_name", path="/stop", status=404, process_name="a" * 10_000),
@@ -234,6 +243,34 @@ def test_each_wrong_field_has_its_own_sentence(client: Client) -> None:
     assert response.status_code == 400
     assert len(lines) == 5
     assert all(line.endswith(".") for line in lines)
+
+
+@pytest.mark.parametrize("path", ["/start", "/stop"])
+def test_a_field_that_a_call_does_not_have_has_a_code_of_its_own(client: Client, path: str) -> None:
+    fields = {"rtsp_url": URL} if path == "/start" else {"process_name": "demo"}
+    for body in ((fields | {"colour": "red"},), (fields | {"colour": "red"}, JSON)):
+        answer = client.post(path, *body, headers={"accept": API})
+        assert (answer.status_code, answer.json()["code"]) == (400, "unknown_field")
+        assert answer.json()["fields"]["colour"]["code"] == "unknown_field"
+    assert rows() == (0, 0, 0)
+
+
+def test_the_token_that_django_adds_to_forms_is_no_mistake(client: Client) -> None:
+    assert client.post("/start", {"rtsp_url": URL, "csrfmiddlewaretoken": "x"}).status_code == 201
+    assert client.post("/stop", {"process_name": "demo", "csrfmiddlewaretoken": "x"}).status_code != 400
+
+
+def test_what_follows_an_ampersand_in_a_password_is_not_told_again(client: Client) -> None:
+    body = "rtsp_url=rtsp://admin:s3cr&t-w0rd@camera.example/x"
+    answer = client.generic("POST", "/start", body, content_type=FORM)
+    assert (answer.status_code, "t-w0rd" in answer.content.decode()) == (400, False)
+    assert "no field ***" in answer.content.decode()
+
+
+def test_the_door_knows_the_fields_of_all_calls() -> None:
+    """Of any other field it does not ask what is in it: the call says that it has none of this name."""
+    known = {name for form in (StartForm, StopForm, LinkForm) for name in form().fields}
+    assert {*doors._TEXTS, *doors._TRUTHS} == known
 
 
 def test_what_was_sent_is_not_told_as_markup(client: Client) -> None:

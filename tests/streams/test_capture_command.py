@@ -1,7 +1,9 @@
 """`manage.py capture`: one camera to one picture, with no service."""
 
 import io
+import itertools
 import json
+import math
 import os
 import pty
 import shutil
@@ -10,10 +12,11 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import cv2
 import numpy as np
@@ -26,14 +29,17 @@ from streams import given_address, whole_file
 from streams.engine import solo
 from streams.engine.address import parse
 from streams.engine.clock import Stop
-from streams.engine.report import Picture, Settings, State
+from streams.engine.deadlines import FIRST_PICTURE_S, OPENING_S
+from streams.engine.report import Counters, Picture, Settings, State, Status
 from streams.engine.sheet import encode_jpeg
 from streams.engine.solo import Solo
 from streams.exits import Exit
 from streams.management.commands import capture as command
-from tests.camera.clip import Scene
+from streams.progress import Silence
+from tests.camera.clip import Scene, encode
 from tests.camera.server import ScriptedCamera
 from tests.camera.tls import TLSFront
+from tests.engine import hostile
 from tests.streams.processes import ROOT
 from tests.streams.waiting import until
 
@@ -126,6 +132,37 @@ def test_a_certificate_is_verified_unless_told_not_to(camera: ScriptedCamera, tm
     assert (captured["code"], captured["error"]) == ("complete", None)
 
 
+def test_pictures_that_were_all_rejected_are_named_as_the_reason(tmp_path: Path) -> None:
+    """A packet is missing in each of them."""
+    clip = encode(Scene(320, 240, (90, 120), fps=10, gop_s=0.2, noise=6.0))
+    packets = len(framed_packets(hostile.sent(clip.units[:1], clip)))
+
+    def feed() -> Iterator[bytes]:
+        for number in itertools.count():
+            sent = framed_packets(hostile.sent(clip.units[:1], clip, number * 9000, number * packets))
+            yield b"".join(sent[:-2] + sent[-1:])
+            time.sleep(0.02)
+
+    with (
+        hostile.camera(clip, feed) as camera,
+        capturing(camera.url, "--json", "--duration", "1", "--output", str(tmp_path / "grid.jpg")) as process,
+    ):
+        result = json.loads(process.communicate(timeout=LIMIT_S)[0])
+    assert (result["code"], result["samples"], result["error"]["code"]) == ("no_frame", 0, "undecodable")
+    assert result["rejected"] > 10
+    assert f"{result['rejected']} rejected" in result["message"]
+
+
+def framed_packets(data: bytes) -> list[bytes]:
+    """RFC 2326 section 10.12: "$", the channel, the size."""
+    packets = []
+    while data:
+        size = 4 + int.from_bytes(data[2:4])
+        packets.append(data[:size])
+        data = data[size:]
+    return packets
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_early_with_what_there_is(
     camera: ScriptedCamera, tmp_path: Path, number: signal.Signals
@@ -206,6 +243,58 @@ def test_a_camera_that_only_takes_its_time_is_waited_for(tmp_path: Path) -> None
     arguments = ["--duration", "0.1", "--count", "1", "--output", str(tmp_path / "grid.jpg"), "--quiet"]
     with ScriptedCamera(SCENE, fault="slow_answers:1") as camera, capturing(camera.url, *arguments) as process:
         assert process.wait(LIMIT_S) == Exit.DONE
+
+
+class Slow:
+    """A capture without a sample, whose clock runs on with each look. `connects_s`: when a connection is made."""
+
+    is_over = False
+
+    def __init__(self, connects_s: float = math.inf, error_code: str = "") -> None:
+        self.passed_s = 0.0
+        self.connects_s = connects_s
+        self.status = Status(error_code=error_code)
+
+    @property
+    def counters(self) -> Counters:
+        return Counters(connections=int(self.passed_s >= self.connects_s))
+
+    def monotonic(self) -> float:
+        return self.passed_s
+
+    def look(self, stop: Stop, within_s: float) -> None:
+        self.passed_s += within_s
+
+    def leave(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("slow", "ends_s"),
+    [
+        (Slow(), OPENING_S),
+        (Slow(connects_s=20.0), 20.0 + FIRST_PICTURE_S),
+        (Slow(connects_s=70.0), 70.0 + FIRST_PICTURE_S),
+        (Slow(error_code="timeout"), 5.0),
+    ],
+    ids=["opening", "connected", "connected late", "failed"],
+)
+def test_without_a_sample_it_goes_on_for_as_long_as_each_step_may_take(
+    slow: Slow, ends_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first failure ends that: after it only the duration counts."""
+    monkeypatch.setattr(time, "monotonic", slow.monotonic)
+    assert command._run(cast(Solo, slow), Stop(), Silence(), 5.0) == "duration"
+    assert slow.passed_s == pytest.approx(ends_s, abs=solo.LOOK_S)
+
+
+def test_a_camera_may_redirect_to_a_port_that_the_settings_name(tmp_path: Path) -> None:
+    """The recorder's sandbox lets it connect there, too."""
+    arguments = ["--duration", "0.1", "--count", "1", "--output", str(tmp_path / "grid.jpg"), "--quiet"]
+    with ScriptedCamera(SCENE) as other, ScriptedCamera(SCENE, fault=f"redirect:{other.url}") as camera:
+        ports = f"{camera.port + 1},{other.port}"
+        with capturing(camera.url, *arguments, CAPTURE_REDIRECT_PORTS=ports) as process:
+            assert process.wait(LIMIT_S) == Exit.DONE
 
 
 def test_the_allowed_networks_hold_without_a_service(camera: ScriptedCamera, tmp_path: Path) -> None:
@@ -348,6 +437,22 @@ def test_no_place_for_a_recorders_socket_is_told(tmp_path: Path) -> None:
 
 
 # --- its recorder ---------------------------------------------------------------------------------
+
+
+def test_another_recorder_knows_what_the_one_before_learned() -> None:
+    """The transport: a third SETUP, not a fourth."""
+    stop = Stop()
+    with (
+        ScriptedCamera(SCENE, fault="no_tcp") as camera,
+        Solo(Settings(parse(camera.url), 0.1, 3)) as capture,
+    ):
+        until(lambda: capture.counters.samples >= 2, LIMIT_S, lambda: capture.look(stop))
+        assert capture._process
+        os.kill(capture._process.pid, signal.SIGKILL)
+        before = capture.counters.samples
+        until(lambda: capture.counters.samples >= before + 2, LIMIT_S, lambda: capture.look(stop))
+        assert [request.method for request in camera.requests].count("SETUP") == 3
+        capture.leave()
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])

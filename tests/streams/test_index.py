@@ -69,6 +69,15 @@ def test_a_card_shows_the_best_frame_the_samples_and_for_how_long_it_runs(client
     assert page.attributes[f"open-{capture.stream.pk}"]["href"] == "/streams/demo/"
 
 
+def test_a_camera_that_never_answered_is_not_up(client: Client) -> None:
+    capture = make_capture()
+    Capture.objects.update(started_at=timezone.now() - timedelta(minutes=6, seconds=38))
+    Stream.objects.update(status="reconnecting")
+    said = card(client, capture.stream)
+    assert "Started 6 min ago" in said
+    assert "Uptime" not in said
+
+
 def test_a_better_frame_takes_the_place_of_the_picture(client: Client) -> None:
     capture = recording()
     before = index(client).values("img", "src")
@@ -89,6 +98,24 @@ def test_an_error_that_is_over_is_not_shown_as_if_it_were_not(client: Client) ->
     stream = recording().stream
     Stream.objects.update(error_code="unreachable", error_text="No connection to the camera.")
     assert "No connection" not in card(client, stream)
+
+
+@pytest.mark.parametrize(("frames", "is_red"), [(9, False), (8, True)], ids=["complete", "not enough frames"])
+def test_after_a_capture_only_what_needs_attention_is_red(client: Client, frames: int, is_red: bool) -> None:
+    """The camera closed before the stop. What went wrong stays in the history in any case."""
+    capture = make_capture()
+    record(capture, frames=frames)
+    words = "The camera ended the stream."
+    Capture.objects.update(error_code="closed", error_text=words)
+    Stream.objects.update(status="reconnecting", error_code="closed", error_text=words)
+    services.stop(capture.stream)
+    assert words not in card(client, capture.stream)
+    services.finish(capture.pk)
+    assert (words in card(client, capture.stream)) is is_red
+    assert (client.get("/api/streams/demo").json()["error"] is not None) is is_red
+    assert Capture.objects.get().error_code == "closed"
+    assert "closed" in read(client.get("/streams/demo/").content.decode()).texts[f"capture-{capture.pk}"]
+    assert words in read(client.get(f"/captures/{capture.pk}/").content.decode()).words
 
 
 def test_a_card_tells_of_notices(client: Client) -> None:
@@ -297,9 +324,9 @@ def test_the_form_starts_a_stream_and_leads_to_its_page(client: Client) -> None:
     assert Capture.objects.get().stream == stream
 
 
-def test_as_it_comes_the_form_holds_what_start_would_take(client: Client) -> None:
+def test_as_it_comes_the_form_tells_what_start_would_take(client: Client) -> None:
     attributes = index(client).attributes
-    assert (attributes["id_interval"]["value"], attributes["id_count"]["value"]) == ("1", "9")
+    assert (attributes["id_interval"]["placeholder"], attributes["id_count"]["placeholder"]) == ("1", "9")
     assert begin(client).status_code == 303
     stream = Stream.objects.get()
     assert (stream.name, stream.interval_s, stream.count, stream.transport) == ("demo", 1.0, 9, "tcp")
@@ -356,15 +383,6 @@ def test_the_form_is_open_only_where_it_is_wanted(client: Client) -> None:
     assert "open" in index(client).attributes["start"]
     make_capture()
     assert "open" not in index(client).attributes["start"]
-
-
-def test_what_runs_with_other_settings_is_told_beside_the_address(client: Client) -> None:
-    begin(client)
-    assert "already running with other settings" in mistakes(begin(client, interval="7"), "rtsp_url")
-    assert "The name demo belongs to another address." in mistakes(
-        begin(client, rtsp_url="rtsp://other.example/x", name="demo"), "name"
-    )
-    assert rows()[:2] == (1, 1)
 
 
 @pytest.mark.parametrize(

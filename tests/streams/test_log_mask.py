@@ -19,7 +19,7 @@ from pytest_django import Settings
 from rtspsite import logs
 from rtspsite.faults import Reporter
 from streams import services
-from streams.engine import masking
+from streams.engine import errors, masking
 from tests.streams.builders import URL_WITH_SECRET, make_capture
 
 SECRET = "m4sk-m3/é pl@ase"
@@ -70,6 +70,21 @@ def test_message_arguments_traceback_and_stack_are_masked_for_any_handler(said: 
     assert told.count("ValueError: cannot open rtsp://***@camera") == 2
 
 
+def test_the_services_own_sentence_is_not_masked_and_its_values_are(said: io.StringIO) -> None:
+    """As the supervisor says it, when somebody's password is "password"."""
+    masking.remember("us3r", ["password"])
+    try:
+        log = logging.getLogger("foreign")
+        words = str(errors.AuthRefused())
+        log.warning("stream=%s capture=%s %s error=%s words=%r", "password", 1, "reconnecting", "auth_refused", words)
+    finally:
+        masking._MASKER._forget(("us3r", "password"))
+    assert said.getvalue() == (
+        "WARNING stream=*** capture=1 reconnecting error=auth_refused "
+        "words='The camera refused the user name or the password.'\n"
+    )
+
+
 def test_extra_values_are_masked_by_our_own_format() -> None:
     record = logging.makeLogRecord({"msg": "x", "word": SECRET})
     assert logs.Masked("%(message)s %(word)s").format(record) == "x ***"
@@ -86,7 +101,7 @@ import os, sys, threading, warnings
 os.environ["DJANGO_SETTINGS_MODULE"] = sys.argv[1]
 import django
 django.setup()
-from streams.engine import masking
+from streams.engine import errors, masking
 secret = sys.argv[2]
 masking.remember("admin", [secret])
 warnings.warn(f"careful with {secret}")

@@ -23,6 +23,7 @@ from django.utils import timezone
 from streams import claims, queries, services
 from streams.claims import Candidate, Claim, ClaimLost
 from streams.engine import sheet
+from streams.engine.address import parse
 from streams.engine.notices import Notice
 from streams.engine.report import Counters, State, Status
 from streams.models import Capture, Frame, Host, Stream, Timeline
@@ -174,6 +175,57 @@ def test_a_timeline_costs_one_statement_more_and_no_transaction() -> None:
     with CaptureQueriesContext(connection) as seen:
         services.checkpoint(claim, Totals(), report, report.status)
     assert len(seen) == 2
+
+
+UDP, NOTHING = '{"transport":"udp"}', ""
+
+
+def test_what_was_learned_about_a_camera_is_saved_when_it_changes() -> None:
+    capture = make_capture()
+    claim = make_claim(capture)
+    report = replace(make_report(), quirks=UDP)
+    services.checkpoint(claim, Totals(), report, report.status)
+    assert Stream.objects.get().quirks == UDP
+    with CaptureQueriesContext(connection) as seen:
+        services.checkpoint(claim, Totals(), report, report.status, known_quirks=UDP)
+    assert len(seen) == 1, "most often there is nothing new"
+    services.checkpoint(claim, Totals(), replace(report, quirks=NOTHING), report.status, known_quirks=UDP)
+    assert Stream.objects.get().quirks == NOTHING
+    steal(capture.pk)
+    with pytest.raises(ClaimLost):
+        services.checkpoint(claim, Totals(), report, report.status)
+    assert Stream.objects.get().quirks == NOTHING
+
+
+LEARNED = '{"transport":"udp","keepalive":"OPTIONS"}'
+
+
+@pytest.mark.parametrize(
+    ("change", "quirks"),
+    [
+        (services.Change(address=parse("rtsp://camera.example:8554/other")), NOTHING),
+        (services.Change(address=parse("rtsp://camera.example/demo")), NOTHING),
+        (services.Change(address=parse(URL_WITH_SECRET)), LEARNED),
+        (services.Change(transport="udp"), '{"keepalive":"OPTIONS"}'),
+        (services.Change(transport="tcp"), LEARNED),
+        (services.Change(username="me", interval_s=5.0, name="other"), LEARNED),
+    ],
+    ids=["path", "port", "credentials", "transport", "the same transport", "the rest"],
+)
+def test_another_camera_is_known_nothing_of(change: services.Change, quirks: str) -> None:
+    stream = services.create_stream(make_wish())
+    Stream.objects.update(quirks=LEARNED)
+    services.change_stream(stream, change)
+    assert Stream.objects.get().quirks == quirks
+
+
+@pytest.mark.parametrize(("transport", "quirks"), [("tcp", LEARNED), ("udp", '{"keepalive":"OPTIONS"}')])
+def test_the_next_capture_begins_with_what_was_learned(transport: str, quirks: str) -> None:
+    """But not with the transport, where another one is asked for now."""
+    services.create_stream(make_wish())
+    Stream.objects.update(quirks=LEARNED)
+    services.start(replace(make_wish(), transport=transport))
+    assert Stream.objects.get().quirks == quirks
 
 
 def test_what_left_the_leaderboard_leaves_no_row_and_no_file(media: Path) -> None:

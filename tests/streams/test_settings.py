@@ -41,6 +41,7 @@ def test_all_wrong_values_are_told_in_one_message(tmp_path: Path) -> None:
         "DATABASE_URL": "nonsense",
         "CAPTURE_HOST_NAME": "n" * 101,
         "CAPTURE_ALLOWED_NETWORKS": "10.1.2.3/8",
+        "CAPTURE_REDIRECT_PORTS": "1554 8554",
         "SSL_CERT_FILE": str(tmp_path / "nowhere.pem"),
     }
     said = complaint(tmp_path, **wrong)

@@ -106,6 +106,16 @@ def test_the_timeline_is_shown_with_the_frames_marked(client: Client) -> None:
     assert page.tags.count("circle") >= 3
 
 
+def test_it_says_when_it_was_started_until_the_first_sample_and_then_for_how_long_it_is_up(client: Client) -> None:
+    capture = make_capture()
+    Capture.objects.update(started_at=timezone.now() - timedelta(minutes=6, seconds=38))
+    said = page_of(client).words
+    assert ("Started 6 min ago" in said, "Uptime" in said) == (True, False)
+    record(capture, frames=1)
+    said = page_of(client).words
+    assert ("Started 6 min ago" in said, "Uptime 6 min" in said) == (False, True)
+
+
 def test_it_says_why_a_queued_capture_has_not_begun(client: Client) -> None:
     make_host(slots=1)
     make_capture("rtsp://first.example/first")

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.streams.builders import (
     make_finished,
     make_host,
     make_report,
+    record,
     rows,
 )
 from tests.streams.processes import manage
@@ -105,8 +107,8 @@ def test_a_listed_stream_as_json() -> None:
     make_host()
     capture = make_capture(URL_WITH_SECRET, interval_s=2.5)
     (listed,) = data()
-    assert listed.pop("uptime_s") >= 0
     assert listed == {
+        "uptime_s": None,
         "process_name": "demo",
         "status": "queued",
         "url": URL,
@@ -135,6 +137,27 @@ def test_a_stream_is_shown_with_its_latest_capture_and_frames() -> None:
     assert shown["latest"]["code"] == "not_enough_frames"
     assert [frame["score"] for frame in shown["latest"]["frames"]] == [104, 103, 102, 101]
     assert SECRET not in said + json.dumps(shown)
+
+
+@pytest.mark.django_db
+def test_a_capture_is_up_from_its_first_sample_on() -> None:
+    capture = make_capture(URL)
+    Capture.objects.update(started_at=timezone.now() - timedelta(minutes=6, seconds=38))
+    assert "  started 0:06:3" in streams()[0].splitlines()[1]
+    assert "started 0:06:3" in streams("show", "demo")[0]
+    record(capture, frames=1)
+    assert "  0:06:3" in streams()[0].splitlines()[1]
+    (listed,) = data()
+    assert listed["uptime_s"] >= 398
+
+
+@pytest.mark.django_db
+def test_a_running_stream_is_shown_with_its_captures_own_settings() -> None:
+    make_capture(URL, interval_s=2.5, count=4)
+    Stream.objects.update(interval_s=30, count=7, transport="udp")
+    assert "every 2.5 s, 4 frames, tcp" in streams("show", "demo")[0]
+    (listed,) = data()
+    assert (listed["interval"], listed["count"], listed["transport"]) == (2.5, 4, "tcp")
 
 
 @pytest.mark.parametrize("words", [("show", "nobody"), ("start", "nobody"), ("stop", "nobody")])
@@ -246,7 +269,7 @@ def test_what_contradicts_a_running_stream_is_refused() -> None:
     code, words, said = ended("start", "demo", "--interval", "7", "--json")
     assert code == Exit.REFUSED
     assert json.loads(said)["code"] == "already_running"
-    assert "demo is already running with other settings" in words
+    assert "demo is already running with interval 1 s (you asked for 7 s)" in words
     assert ended("start", "rtsp://camera.example/other", "--name", "demo")[0] == Exit.REFUSED
 
 

@@ -1,6 +1,7 @@
 """Ticks with a real host row, real recorder processes and a real camera; the job cluster is a stand-in."""
 
 import errno
+import itertools
 import logging
 import os
 import select
@@ -9,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,21 @@ from streams.claims import CLAIM_S
 from streams.cluster import Cluster
 from streams.engine import recorder as recorder_module
 from streams.engine import sheet
-from streams.engine.address import parse_networks
+from streams.engine.address import parse, parse_networks
 from streams.engine.errors import Retry
 from streams.engine.notices import Notice
 from streams.engine.report import Report
 from streams.models import Capture, Frame, Host, Stream
 from streams.supervisor import Supervisor
-from tests.camera.clip import Scene
+from tests.camera.clip import Scene, encode, split_nals
+from tests.camera.rtp import Packet as RTPPacket
+from tests.camera.rtp import payloads
 from tests.camera.server import ScriptedCamera
 from tests.camera.tls import TLSFront
-from tests.engine import lying_recorder
+from tests.engine import hostile, lying_recorder
+from tests.engine.numbered import renumbered
+from tests.engine.odd_camera import framed
+from tests.engine.rtp_film import annex_b
 from tests.streams.builders import (
     API,
     SECRET,
@@ -283,6 +290,32 @@ def test_a_certificate_is_verified_unless_the_stream_says_not_to(camera: Scripte
     assert Stream.objects.get(name="demo").error_code == "certificate_refused"
 
 
+def test_what_was_learned_of_a_camera_is_known_to_the_next_recorder_and_capture(
+    north: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes straight to the transport that works; the page says that it is another one."""
+    caplog.set_level(logging.INFO)
+    with ScriptedCamera(SCENE, fault="no_tcp") as camera:
+
+        def set_ups() -> int:
+            return [request.method for request in camera.requests].count("SETUP")
+
+        capture = make_capture(camera.url, interval_s=INTERVAL_S)
+        run(north, lambda: Stream.objects.get().quirks == '{"transport":"udp"}')
+        assert set_ups() == 2, "by TCP, which is refused, and by UDP"
+        assert caplog.text.count('learned quirks={"transport":"udp"}') == 1
+        (pid,) = pids(north)
+        os.kill(pid, signal.SIGKILL)
+        run(north, lambda: pids(north) not in ([], [pid]) and set_ups() == 3)
+        run(north, lambda: Stream.objects.get().notices == Notice.OTHER_TRANSPORT)
+        services.stop(capture.stream)
+        run(north, lambda: Capture.objects.get().is_finished)
+        services.start_again(capture.stream)
+        run(north, lambda: Stream.objects.get().notices == Notice.OTHER_TRANSPORT)
+        assert set_ups() == 4
+        assert caplog.text.count("learned quirks") == 1
+
+
 def test_an_address_that_must_not_be_connected_to_fails(north: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PULL_S", 1.5)  # a recorder looks at itself once it was left alone for a second
     capture = make_capture()
@@ -511,6 +544,18 @@ def test_a_person_who_stops_and_starts_is_not_made_to_wait(locked: ScriptedCamer
     make_capture(locked.url, interval_s=INTERVAL_S)
     assert (stream().attempt, stream().next_attempt_at) == (0, None)
     run(north, lambda: stream().attempt == 1 and locked.connections > before)
+
+
+def test_a_path_that_was_changed_is_tried_at_once(camera: ScriptedCamera, north: Supervisor) -> None:
+    capture = make_capture(camera.url + "/nowhere", interval_s=INTERVAL_S)
+    run(north, lambda: stream().next_attempt_at is not None)
+    wait_s = ((stream().next_attempt_at or timezone.now()) - timezone.now()).total_seconds()
+    assert (stream().error_code, wait_s > 30) == ("not_found", True)
+    services.stop(capture.stream)
+    run(north, lambda: Capture.objects.get().is_finished)
+    services.start_again(services.change_stream(stream(), services.Change(address=parse(camera.url))))
+    assert (stream().attempt, stream().next_attempt_at) == (0, None)
+    run(north, lambda: status() == "capturing")
 
 
 # --- what is written ------------------------------------------------------------------------------
@@ -808,6 +853,54 @@ def test_what_is_sampled_while_nothing_can_be_written_is_kept_told_and_saved_lat
     said = [record.getMessage() for record in caplog.records if " checkpoint " in record.getMessage()]
     assert ["failed" in said[0], "worked again" in said[1], len(said)] == [True, True, 2]
     assert client.get(page, headers={"accept": API}).json()["notices"] == {}
+
+
+def test_a_camera_that_numbers_its_pictures_in_its_own_way_is_captured_and_the_log_names_the_rule(
+    north: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten pictures to a group, each with the number after the next: a gap in each group."""
+    caplog.set_level(logging.INFO, "streams")
+    clip = encode(Scene(320, 240, (40, 200, 90, 120), fps=25, gop_s=0.4))
+    odd = [replace(unit, data=annex_b(*renumbered(split_nals(unit.data), 2))) for unit in clip.units]
+    packets = sum(len(payloads("h264", unit)) for unit in odd)
+
+    def feed() -> Iterator[bytes]:
+        for number in itertools.count():
+            yield hostile.sent(odd, clip, number * len(odd) * 3600, number * packets)
+            time.sleep(0.1)  # 40 times as fast as it was filmed
+
+    with hostile.camera(clip, feed) as camera:
+        capture = make_capture(camera.url, interval_s=INTERVAL_S)
+        run(north, lambda: "frame_num_off" in stream().notices and Capture.objects.get(pk=capture.pk).samples > 20)
+    said = [record.getMessage() for record in caplog.records if "stood down" in record.getMessage()]
+    assert said == [f"stream={stream().name} capture={capture.pk} rule stood down rule=frame_num"]
+
+
+def test_a_stop_after_pictures_that_were_all_rejected_names_the_reason(
+    north: Supervisor, client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last packet but one is missing of each."""
+    settings.ALLOWED_HOSTS = ["*"]
+    monkeypatch.setattr("streams.outcomes.STOP_WAIT_S", 0.01)
+    clip = encode(Scene(320, 240, (90, 120), fps=10, gop_s=0.2, noise=6.0))
+    parts = payloads("h264", clip.units[0])
+
+    def feed() -> Iterator[bytes]:
+        for number in itertools.count():
+            for at, part in enumerate(parts):
+                if at != len(parts) - 2:
+                    packet = RTPPacket(number * len(parts) + at, number * 9000, at == len(parts) - 1, part)
+                    yield framed(0, packet.pack(96, 0x5EED))
+            time.sleep(0.02)
+
+    with hostile.camera(clip, feed) as camera:
+        capture = make_capture(camera.url, interval_s=INTERVAL_S)
+        run(north, lambda: Capture.objects.get(pk=capture.pk).rejected > 3)
+        assert stop(client, "live").status_code == 202
+        run(north, lambda: Capture.objects.get(pk=capture.pk).is_finished)
+    said = client.get(f"/captures/{capture.pk}/", headers={"accept": API}).json()
+    assert (said["code"], said["samples"], said["error"]["code"]) == ("not_enough_frames", 0, "undecodable")
+    assert "rejected" in said["error"]["message"]
 
 
 def test_a_stop_while_nothing_can_be_written_answers_later_and_loses_nothing(

@@ -17,6 +17,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from streams import given_address, whole_file
 from streams.engine import composer
 from streams.engine.clock import Stop
+from streams.engine.deadlines import FIRST_PICTURE_S, OPENING_S
 from streams.engine.report import Picture, Settings
 from streams.engine.solo import LOOK_S, NoRecorder, Solo
 from streams.exits import Exit
@@ -25,8 +26,6 @@ from streams.progress import Bar, Lines, Progress, Silence, printable
 from streams.terminal import mention, say, within
 
 MAX_DURATION_S = 366 * 86_400.0
-# A connection takes 5 s at most, and as long again may pass before its first key frame.
-FIRST_SAMPLE_S = 10.0
 EXITS = {
     "complete": Exit.DONE,
     "not_enough_frames": Exit.NOT_ENOUGH_FRAMES,
@@ -75,8 +74,9 @@ class Command(BaseCommand):
         )  # fmt: skip
         parser.add_argument(
             "--duration", type=within(MIN_INTERVAL_S, MAX_DURATION_S, float, "seconds"), metavar="S",
-            help="seconds of capturing, from the first sample on; a camera that gives none for as long is given up, "
-            f"one that only takes its time after {FIRST_SAMPLE_S:g} s at the earliest; without it until Ctrl-C",
+            help="seconds of capturing, from the first sample on; without a sample the capture ends after as long; "
+            f"a camera that is only slow gets {OPENING_S:g} s to open the stream and then {FIRST_PICTURE_S:g} s for "
+            "its first picture; without it until Ctrl-C",
         )  # fmt: skip
         parser.add_argument(
             "--count", type=within(1, MAX_COUNT, int, "a whole number"), default=DEFAULT_COUNT, metavar="N",
@@ -133,6 +133,7 @@ class Command(BaseCommand):
             options["transport"],
             verify_certificate=options["verify_certificate"],
             networks=networks,
+            redirect_ports=configured.CAPTURE_REDIRECT_PORTS,
             memory_bytes=configured.CAPTURE_MEMORY_MB << 20,
         )
         begun_at = datetime.now(UTC)
@@ -164,12 +165,16 @@ class Command(BaseCommand):
 def _run(capture: Solo, stop: Stop, progress: Progress, duration_s: float | None) -> str:
     """Until the time is over, `stop` is set or it has failed for good; which of them it was."""
     begun_s, has_begun = time.monotonic(), False
+    connections, slow_s = 0, OPENING_S
     while True:
         if not has_begun and capture.counters.samples:
             begun_s, has_begun = time.monotonic(), True
         elapsed_s = time.monotonic() - begun_s
+        if capture.counters.connections != connections:
+            connections, slow_s = capture.counters.connections, elapsed_s + FIRST_PICTURE_S
         progress.show(capture, elapsed_s)
-        left_s = LOOK_S if duration_s is None else _within_s(capture, duration_s, has_begun) - elapsed_s
+        is_slow = not has_begun and not capture.status.error_code
+        left_s = LOOK_S if duration_s is None else max(duration_s, slow_s if is_slow else 0.0) - elapsed_s
         if stop.is_set() or capture.is_over or left_s <= 0:
             break
         capture.look(stop, min(LOOK_S, left_s))
@@ -177,12 +182,6 @@ def _run(capture: Solo, stop: Stop, progress: Progress, duration_s: float | None
     if stop.is_set():
         return "signal"
     return "failure" if capture.is_over else "duration"
-
-
-def _within_s(capture: Solo, duration_s: float, has_begun: bool) -> float:
-    """How long it goes on, from the first sample or while there is none; who has met no error yet is given time."""
-    is_on_its_way = not has_begun and not capture.status.error_code
-    return max(duration_s, FIRST_SAMPLE_S) if is_on_its_way else duration_s
 
 
 def _result(capture: Solo, begun_at: datetime, ended_by: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Django's development server with the supervisor beside it."""
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.staticfiles.management.commands.runserver import Command as RunServer
-from django.core.management import CommandParser, call_command
+from django.core.management import CommandError, CommandParser, call_command
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 STOP_WITHIN_S = 15.0
@@ -38,12 +40,27 @@ class Command(RunServer):
         if os.environ.get(DJANGO_AUTORELOAD_ENV) == "true":
             super().run(**options)
             return
+        _check_free(self.addr, int(self.port))  # type: ignore[attr-defined]  # `handle` has set them
         call_command("prepare")
         if options["no_supervise"]:
             super().run(**options)
             return
         with _supervisor():
             super().run(**options)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises CommandError for a port that is taken: Django would say so beside a supervisor that runs already."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return  # Django has a sentence for each of the others
+        words = f"Port {port} of {host} is taken: choose another one, for example manage.py runserver 8001."
+        raise CommandError(words) from None
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from streams import given_address, outcomes, queries, services, whole_file
 from streams.engine.address import Address
 from streams.engine.errors import AddressRefused
 from streams.exits import Exit
-from streams.forms import ChangeForm, default_wish, mistakes
-from streams.models import Capture, Status, Stream
+from streams.forms import ChangeForm, mistakes
+from streams.models import Capture, CaptureSettings, Status, Stream
 from streams.queries import Card
 from streams.terminal import mention, say, within
 
@@ -42,7 +42,7 @@ exit codes:
   {Exit.NO_FRAME} stop --wait: not one frame
   {Exit.CANNOT_WRITE} stop --output: the grid cannot be written where it should
   {Exit.UNKNOWN} no stream of that name, or it has no capture
-  {Exit.REFUSED} start: running with other settings, being stopped, or the name is another stream's
+  {Exit.REFUSED} start: running with other settings, being stopped, or the name or address is another stream's
   {Exit.NOT_YET} stop --wait: not finished within the time; it is stopped all the same
   {Exit.KILLED} ended by Ctrl-C; what was begun goes on
 """
@@ -91,10 +91,10 @@ class Command(BaseCommand):
             description="The address may be '-': the first line of standard input, which no list of processes shows.",
         )
         start.add_argument("stream", metavar="ADDRESS|NAME", help="an RTSP address, or the name of a known stream")
-        start.add_argument("--interval", metavar="S", help="seconds from one sample to the next (1)")
-        start.add_argument("--count", metavar="N", help="frames to keep (9)")
+        start.add_argument("--interval", metavar="S", help="seconds from one sample to the next; 1, or as stored")
+        start.add_argument("--count", metavar="N", help="frames to keep; 9, or as stored")
         start.add_argument("--name", help="what a new stream is called; else the last part of its address")
-        start.add_argument("--transport", metavar="tcp|udp")
+        start.add_argument("--transport", metavar="tcp|udp", help="tcp, or as stored")
         start.add_argument("--username", metavar="NAME", help="for the camera, if the address has none")
         start.add_argument(
             "--password-stdin",
@@ -232,7 +232,7 @@ def _stream(name: str) -> Stream:
 def _started(options: dict[str, Any]) -> services.Started:
     if "://" in options["stream"] or options["stream"] == given_address.FROM_STDIN:
         address = _address(options)
-        return services.start(_change(options).applied(default_wish(address)))
+        return services.start(_change(options).applied(services.Wish(address)))
     stream, change = _stream(options["stream"]), _change(options)
     if options["username"] is not None or options["password_stdin"]:
         change = replace(change, username=options["username"], password=_password(options))
@@ -309,13 +309,14 @@ def _write_grid(capture: Capture, output: Path) -> None:
 
 def _data(card: Card) -> dict[str, Any]:
     stream, capture = card.stream, card.capture
+    settings = _settings(stream, capture)
     return {
         "process_name": stream.name,
         "status": stream.status,
         "url": stream.url,
-        "interval": stream.interval_s,
-        "count": stream.count,
-        "transport": stream.transport,
+        "interval": settings.interval_s,
+        "count": settings.count,
+        "transport": settings.transport,
         "verify_certificate": stream.verify_certificate,
         "capture": capture and capture.pk,
         "samples": capture.samples if capture else 0,
@@ -324,6 +325,11 @@ def _data(card: Card) -> dict[str, Any]:
         "next_attempt_at": stream.next_attempt_at,
         "notices": stream.notice_sentences,
     }
+
+
+def _settings(stream: Stream, capture: Capture | None) -> CaptureSettings:
+    """The running capture's own, or else the stream's."""
+    return stream if capture is None or capture.is_finished else capture
 
 
 def _result(capture: Capture) -> dict[str, Any]:
@@ -342,7 +348,7 @@ def _exit_code(result: dict[str, Any]) -> Exit:
 
 def _row(card: Card) -> tuple[str, ...]:
     samples = str(card.capture.samples) if card.capture else "-"
-    return (card.stream.name, card.stream.status, samples, uptime(_uptime_s(card.capture)), _trouble(card.stream))
+    return (card.stream.name, card.stream.status, samples, _running(card.capture), _trouble(card.stream))
 
 
 def _trouble(stream: Stream) -> str:
@@ -357,9 +363,22 @@ def _wait_s(stream: Stream) -> float:
 
 
 def _uptime_s(capture: Capture | None) -> float | None:
+    """None before the first sample: what never captured is not up."""
+    return _age_s(capture) if capture and capture.samples else None
+
+
+def _age_s(capture: Capture | None) -> float | None:
+    """Seconds since the start of a capture in progress."""
     if capture is None or capture.is_finished:
         return None
     return round((timezone.now() - capture.started_at).total_seconds(), 1)
+
+
+def _running(capture: Capture | None) -> str:
+    """For how long; before the first sample when it was started."""
+    if capture is None or capture.is_finished or capture.samples:
+        return uptime(_uptime_s(capture))
+    return f"started {uptime(_age_s(capture))} ago"
 
 
 def uptime(seconds: float | None) -> str:
@@ -393,7 +412,7 @@ def _described(stream: Stream, capture: Capture | None, data: dict[str, Any]) ->
         "name": stream.name,
         "url": stream.url,
         "status": stream.status,
-        "settings": f"every {stream.interval_s:g} s, {stream.count} frames, {stream.transport}"
+        "settings": f"every {data['interval']:g} s, {data['count']} frames, {data['transport']}"
         f"{'' if stream.verify_certificate else ', certificate not verified'}",
         "last error": stream.error_code and f"{stream.error_code}: {stream.error_text}",
         "again": f"in {_wait_s(stream):.0f} s, attempt {stream.attempt}" if stream.next_attempt_at else "",
@@ -401,7 +420,7 @@ def _described(stream: Stream, capture: Capture | None, data: dict[str, Any]) ->
     }
     if capture:
         facts["capture"] = f"#{capture.pk}, {data['latest']['message']}"
-        facts["uptime"] = uptime(_uptime_s(capture))
+        facts["uptime"] = _running(capture)
         facts["samples"] = (
             f"{capture.samples} (repeated {capture.repeated}), missed {capture.missed}, damaged {capture.rejected}"
         )
