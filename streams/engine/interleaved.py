@@ -44,7 +44,7 @@ class Interleaved:
         self.awaits_description = False
         """Whether the next answer is that to DESCRIBE, whose body may come without type and length."""
         self._unread_tags: frozenset[int] = frozenset()
-        self._marks = re.compile(rb"(?i:RTSP)/1\.")
+        self._marks = re.compile(rb"(?i:RTSP)/\d\.")
 
     def listen(self, rtp_channel: int, rtcp_channel: int, unread: Iterable[int] = ()) -> None:
         """Which channels count. Those of other tracks are `unread`; what comes on yet another is left out as well."""
@@ -52,7 +52,7 @@ class Interleaved:
         self._unread_tags = frozenset(_DOLLAR << 8 | channel for channel in unread) - {self._rtp_tag, self._rtcp_tag}
         known = (tag & 0xFF for tag in (self._rtp_tag, self._rtcp_tag, *sorted(self._unread_tags)))
         channels = b"|".join(re.escape(bytes([channel])) for channel in known)
-        self._marks = re.compile(rb"\$(?:" + channels + rb")|(?i:RTSP)/1\.", re.DOTALL)
+        self._marks = re.compile(rb"\$(?:" + channels + rb")|(?i:RTSP)/\d\.", re.DOTALL)
 
     @property
     def pending_bytes(self) -> int:

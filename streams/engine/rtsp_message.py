@@ -12,10 +12,10 @@ MAX_BODY_BYTES = 262_144
 # Methods that a server may send: RFC 2326 section 10, and TEARDOWN, which some send to end a session.
 SERVER_METHODS = (b"OPTIONS", b"ANNOUNCE", b"GET_PARAMETER", b"SET_PARAMETER", b"REDIRECT", b"TEARDOWN", b"DESCRIBE")
 
-_PROTOCOL = b"RTSP/1."
-# Some write the protocol in lower case, which libav reads, too.
-_RESPONSE = re.compile(rb"RTSP/1\.\d +(\d{3})(?!\d)", re.IGNORECASE)
-_REQUEST = re.compile(rb"([A-Z_]{3,20}) +\S+ +(?i:RTSP)/1\.\d")
+_PROTOCOL = b"RTSP/"
+# Some write the protocol in lower case, or with a version that they do not speak: libav reads both.
+_RESPONSE = re.compile(rb"RTSP/\d\.\d +(\d{3})(?!\d)", re.IGNORECASE)
+_REQUEST = re.compile(rb"([A-Z_]{3,20}) +\S+ +(?i:RTSP)/\d\.\d")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _LENGTH = re.compile(r"\d{1,10}", re.ASCII)
 

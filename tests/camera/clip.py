@@ -42,6 +42,7 @@ class Scene:
     `has_motion` is False. `intra_refresh` (h264): one key frame, then a column at a time. `chroma` is Cb and
     Cr of the whole picture. `is_full_range` flags and encodes 0 to 255. `noise` is the standard deviation of
     grain in luma codes: measured with h264 at 1080p25 and a gop of 2 s, 2.4 makes 4 Mbit/s, 4 makes 57.
+    `open_gop` (hevc): B-frames before a key frame need the GOP before it.
     """
 
     width: int
@@ -56,6 +57,7 @@ class Scene:
     intra_refresh: bool = False
     chroma: tuple[int, int] = (128, 128)
     noise: float = 0.0
+    open_gop: bool = False
 
     def __post_init__(self) -> None:
         if not self.plan or min(self.plan) < PLAN_MIN or max(self.plan) > PLAN_MAX:
@@ -198,7 +200,8 @@ def _options(scene: Scene) -> dict[str, str]:
             "preset": "ultrafast",
             "x265-params": f"crf=20:keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}:b-adapt=0"
             # x265 wants to look further ahead than over its B-frames.
-            f":open-gop=0:rc-lookahead={b_frames + 1 if b_frames else 0}:repeat-headers=0:log-level=none",
+            f":open-gop={int(scene.open_gop)}:rc-lookahead={b_frames + 1 if b_frames else 0}"
+            ":repeat-headers=0:log-level=none",
         }
     if scene.codec == "mjpeg":
         # RFC 2435 knows the default Huffman tables only; with threads libav writes restart markers

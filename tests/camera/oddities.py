@@ -611,6 +611,9 @@ ODDITIES: dict[str, Fault] = {
     # packets
     "decoding_times": Fault("stamps B-frames in the order of decoding", (46,), edit_moments=_in_sending_order),
     "decoding_times_slow": Fault("stamps B-frames so, at 5 pictures a second", (46,), edit_moments=_in_sending_order),
+    "decoding_times_open_gop": Fault(
+        "stamps H.265's B-frames so, of open GOPs", (46,), edit_moments=_in_sending_order
+    ),
     "decoding_times_hevc": Fault("stamps H.265's B-frames so", (46,), edit_moments=_in_sending_order),
     "srtp": Fault("encrypts its packets", (41,), edit_sdp=_encrypted, edit_wire=protected),
     "own_timestamps": Fault("has a timestamp for each fragment", (35,), edit_picture=_own_timestamps),

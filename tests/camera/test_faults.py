@@ -6,7 +6,8 @@ from itertools import islice, pairwise
 import pytest
 
 from tests.camera.clip import Scene, encode
-from tests.camera.faults import FAULTS, parse_fault
+from tests.camera.faults import FAULTS, Fault, parse_fault
+from tests.camera.oddities import ODDITIES
 from tests.camera.rtp import Packet
 from tests.camera.sdp import describe
 from tests.camera.timeline import Moment, Reel, timeline
@@ -69,9 +70,9 @@ def test_a_fault_that_there_is_not_is_refused(text: str) -> None:
         parse_fault(text)
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_each_fault_says_what_it_does(name: str) -> None:
-    assert "{" not in str(FAULTS[name])
+@pytest.mark.parametrize("fault", [*FAULTS.values(), *ODDITIES.values()], ids=[*FAULTS, *ODDITIES])
+def test_each_fault_says_what_it_does(fault: Fault) -> None:
+    assert "{" not in str(fault)
 
 
 def test_an_end_comes_after_its_seconds() -> None:

@@ -5,7 +5,7 @@ compared, behaviours.py has the table.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
@@ -14,7 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from .behaviours import BEHAVIOURS, EXCEPTIONS
+from tests.camera.faults import FAULTS
+from tests.camera.oddities import ODDITIES
+
+from .behaviours import (
+    AMOUNTS,
+    BEHAVIOURS,
+    EXCEPTIONS,
+    FILMS,
+    FILMS_OF,
+    GUARDED,
+    OTHERS,
+    REACHES,
+    TRANSPORTS_OF,
+)
 from .differential import Difference, Seen, differences
 
 AT_ONCE = 6  # twelve processes of libav, each of which decodes ten small pictures a second
@@ -49,6 +62,15 @@ def test_what_libav_plays_is_captured(names: list[str]) -> None:
 
 def test_each_exception_is_a_behaviour() -> None:
     assert set(BEHAVIOURS) >= EXCEPTED
+
+
+@pytest.mark.parametrize("named", [AMOUNTS, FILMS_OF, TRANSPORTS_OF, GUARDED, REACHES])
+def test_what_the_tables_name_is_there(named: Collection[str]) -> None:
+    assert set(named) <= {*FAULTS, *ODDITIES}
+
+
+def test_a_behaviour_has_one_name() -> None:
+    assert len(BEHAVIOURS) == len(FILMS) + len(FAULTS) + len(ODDITIES) + len(OTHERS)
 
 
 # --- what is a difference: the engine has a sample of each fifth picture, libav all of 200 ---

@@ -655,6 +655,7 @@ SLOPPY: dict[str, Callable[[Request, bytes], bytes]] = {
     "no_length": lambda request, said: said.replace(b"Content-Length", b"X-Length"),
     "no_type_and_length": lambda request, said: said.replace(b"Content-", b"X-"),
     "lower_case_protocol": lambda request, said: said.replace(b"RTSP/1.0", b"rtsp/1.0"),
+    "another_version": lambda request, said: said.replace(b"RTSP/1.0", b"RTSP/2.0"),
     "too_long": lambda request, said: said.replace(b"Content-Length: ", b"Content-Length: 1"),
 }
 
