@@ -11,8 +11,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _GIVEN_BACK_BYTES = 64 * 1024
 # Above the bands that brightness is measured in, which are 0.7 MB (conversion.py).
 _REUSED_BYTES = 4 << 20
-# Of the heap's end, which stays with the process: a band and its grey picture. To get their pages anew for each sample
-# would take 0.25 ms.
+# Of the heap's end, which stays with the process: a band and its grey picture. To get their pages anew for each
+# sample would take 0.25 ms.
 _KEPT_BYTES = 1 << 20
 
 _mallopt: Callable[[int, int], object] | None = None
