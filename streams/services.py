@@ -408,7 +408,7 @@ def _check_address_free(address: Address, but: Stream | None = None) -> None:
 
 
 def _address_taken_words(stream: Stream) -> str:
-    return f"This address belongs to the stream {stream.name} already."
+    return f"This address already belongs to the stream {stream.name}."
 
 
 def _name_taken(name: str) -> StartRefused:

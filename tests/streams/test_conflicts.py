@@ -67,7 +67,7 @@ def test_a_name_or_an_address_of_another_stream_is_refused_with_the_code_of_whic
 ) -> None:
     services.create_stream(Wish(parse(URL), name="front-gate"))
     before = rows()
-    words = "This address belongs to the stream front-gate already."
+    words = "This address already belongs to the stream front-gate."
     assert door(client, {"rtsp_url": URL, "name": "another"}) == (409, "address_taken", words)
     words = "The name front-gate belongs to another stream."
     assert door(client, {"rtsp_url": OTHER, "name": "front-gate"}) == (409, "name_taken", words)
@@ -79,7 +79,7 @@ def test_a_change_to_a_name_or_an_address_of_another_stream_is_refused_in_the_sa
     services.create_stream(Wish(parse(OTHER)))
     change = api("PATCH", "streams/other")
     assert change(client, {"rtsp_url": URL})[1:] == (
-        "address_taken", "This address belongs to the stream front-gate already."
+        "address_taken", "This address already belongs to the stream front-gate."
     )  # fmt: skip
     assert change(client, {"name": "front-gate"})[1:] == (
         "name_taken", "The name front-gate belongs to another stream."
