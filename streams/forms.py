@@ -188,15 +188,15 @@ class StreamForm(StartForm):
         "rtsp_url": (
             "Camera address",
             "rtsp:// or rtsps://, with or without user name and password. "
-            "A known address keeps the values that you leave empty.",
+            "If the address is known, empty fields keep their stored values.",
         ),
         "interval": (
             "Interval in seconds",
-            f"{MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}. New: {DEFAULT_INTERVAL_S:g}.",
+            f"{MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}; {DEFAULT_INTERVAL_S:g} if new.",
         ),
         "count": (
             "Frames to keep",
-            f"1 to {MAX_COUNT}, the brightest. New: {DEFAULT_COUNT}.",
+            f"The brightest, 1 to {MAX_COUNT}; {DEFAULT_COUNT} if new.",
         ),
         "name": ("Name", "If left empty: the last part of the address."),
         "transport": ("Transport", ""),
@@ -204,13 +204,13 @@ class StreamForm(StartForm):
         "password": ("Password", "Enter it as is; no escaping. It is never shown again."),
         "verify_certificate": (
             "Camera's certificate",
-            "For rtsps. If it is not verified, anyone on the network path can read the password.",
+            "For rtsps://. Without verification anyone on the network path can read the password.",
         ),
     }
     # Nothing is chosen as the form comes: a setting that nobody touched must not replace a known camera's.
     _CHOICES = {
-        "transport": [("", "TCP, or as stored"), *Transport.choices],
-        "verify_certificate": [("", "Verified, or as stored"), ("true", "Verified"), ("false", "Not verified")],
+        "transport": [("", "As stored; TCP if new"), *Transport.choices],
+        "verify_certificate": [("", "As stored; verified if new"), ("true", "Verified"), ("false", "Not verified")],
     }
     _HINTS: dict[str, dict[str, str | int]] = {
         "rtsp_url": {"placeholder": "rtsp://user:password@camera.example:554/garden", "inputmode": "url"},

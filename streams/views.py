@@ -57,7 +57,7 @@ def _mistakes(request: HttpRequest, form: forms.Form, fields: dict[str, str]) ->
     unknown = unknown_fields(form, sorted(fields.keys() - {CSRF_FIELD}))
     if "?" in fields.get("rtsp_url", ""):
         for mistake in unknown.values():
-            mistake["message"] += " If it is a part of the address, write %26 for the & before it."
+            mistake["message"] += " If it belongs to the address, write %26 for the & before it."
     return unknown | fields_of_query(request.GET) | mistakes(form)
 
 

@@ -7,8 +7,8 @@ from django import forms
 from django.http import HttpRequest
 
 from .. import doors, links
-from ..engine.address import MAX_URL_LENGTH
 from ..answers import Mistakes
+from ..engine.address import MAX_URL_LENGTH
 from ..forms import ChangeForm, CredentialField, TruthField, fields_of_query, mistakes, unknown_fields
 from ..models import DEFAULT_COUNT, DEFAULT_INTERVAL_S, Transport
 from .errors import Mistaken

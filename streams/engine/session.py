@@ -305,10 +305,10 @@ class Session:
     def _why_nothing(self) -> str:
         """Why the pictures that came are of no use. One sentence, or two."""
         if rejected := self._counts.rejected:
-            reason = "something of it or before it was lost or damaged"
-            return f"Pictures came, but none could be used: {rejected} rejected, each since {reason}."
+            reason = "part of them or of an earlier picture was lost or damaged"
+            return f"Pictures came, but none could be used: {rejected} were rejected because {reason}."
         if not self._has_begun:
-            return "Pictures came, but no key frame yet, and nothing can be decoded before one."
+            return "Pictures came, but no key frame yet, and decoding cannot begin without one."
         return errors.Undecodable.words
 
     def _pause(self, error: CaptureError) -> None:

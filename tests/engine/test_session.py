@@ -293,7 +293,10 @@ def broken(packets: Iterable[Packet]) -> Iterator[Packet]:
 @pytest.mark.parametrize("earlier", [[], [errors.Unreachable()]], ids=["the first", "the second"])
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(headless, "no key frame yet"), (broken, "30 rejected, each since something of it or before it was lost")],
+    [
+        (headless, "no key frame yet"),
+        (broken, "30 were rejected because part of them or of an earlier picture was lost"),
+    ],
 )
 def test_the_last_words_say_why_no_sample_came_of_the_pictures_of_a_connection(
     change: Callable[[Iterable[Packet]], Iterator[Packet]], words: str, earlier: list[Act | CaptureError]
