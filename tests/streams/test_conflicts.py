@@ -16,7 +16,17 @@ from streams import services
 from streams.engine.address import parse
 from streams.models import Capture, Stream
 from streams.services import Change, Wish
-from tests.streams.builders import API, SECRET, URL, URL_WITH_SECRET, make_capture, make_finished, rows, start
+from tests.streams.builders import (
+    API,
+    SECRET,
+    URL,
+    URL_WITH_SECRET,
+    make_capture,
+    make_claim,
+    make_finished,
+    rows,
+    start,
+)
 from tests.streams.html import read
 
 pytestmark = pytest.mark.django_db
@@ -243,3 +253,24 @@ def test_a_change_of_the_address_still_replaces_the_credentials() -> None:
     stream = make_finished(URL_WITH_SECRET).stream
     changed = services.change_stream(stream, Change(address=replace(parse(URL), path="/other")))
     assert changed.address == parse(OTHER.replace("camera.example", "camera.example:8554"))
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        (Change(interval_s=5.0), "failed", "address_refused"),
+        (Change(name="gate"), "failed", "address_refused"),
+        (Change(address=parse(OTHER)), "idle", ""),
+        (Change(username="viewer", password="secret"), "idle", ""),
+        (Change(transport="udp"), "idle", ""),
+        (Change(verify_certificate=False), "idle", ""),
+    ],
+)
+def test_an_error_of_a_connection_that_was_changed_needs_no_attention(change: Change, status: str, code: str) -> None:
+    capture = make_capture(URL)
+    services.fail(make_claim(capture), "address_refused", "Not there.")
+    services.finish(capture.pk)
+    services.change_stream(capture.stream, change)
+    stream = Stream.objects.get()
+    assert (stream.status, stream.error_code) == (status, code)
+    assert Capture.objects.get().error_code == "address_refused"
