@@ -13,6 +13,7 @@ _TRUTHS = ("verify_certificate",)  # fields that are true or false in JSON; a fo
 _TEXTS = (
     "rtsp_url", "interval", "count", "name", "transport", "username", "password", "process_name", "path", "expires_in"
 )  # fmt: skip
+_FILTERS = ("status", "text", "after", "limit", "stream", "state", "ending", "started_after", "started_before")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _FRAMES = ("iframe", "frame", "embed", "object", "fencedframe")
 _BROKEN = re.compile("[\ufffd\ud800-\udfff]")  # what is left of bytes or escapes that are no UTF-8
@@ -147,19 +148,35 @@ def _form(request: HttpRequest) -> dict[str, str]:
     try:
         if request.content_type == _FORMS[0]:
             request.body.decode("utf-8")  # Django would read other bytes as Latin-1
-        return {name: str(value) for name, value in request.POST.items()}
+        lists = dict(request.POST.lists())
     except (BadRequest, SuspiciousOperation, MultiPartParserError, UnreadablePostError, ValueError, LookupError):
         raise BadInput("The form is broken, too large or not UTF-8.") from None
+    check_single([name for name, values in lists.items() for _ in values])
+    return {name: str(values[-1]) for name, values in lists.items()}
 
 
 def _json(request: HttpRequest) -> dict[str, object]:
     try:
-        data = json.loads(request.body.decode("utf-8"))
+        data = json.loads(request.body.decode("utf-8"), object_pairs_hook=_object)
+    except BadInput:
+        raise
     except (SuspiciousOperation, UnreadablePostError, ValueError, RecursionError):
         raise BadInput("The body is not valid JSON in UTF-8, or too large.") from None
     if not isinstance(data, dict):
         raise BadInput("The body must be a JSON object with the call's fields.")
     return data
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    check_single([name for name, _ in pairs])
+    return dict(pairs)
+
+
+def check_single(names: list[str]) -> None:
+    """Raises BadInput for a field that is given more than once: one of the values would be ignored."""
+    for name in (*_TEXTS, *_TRUTHS, *_FILTERS):
+        if names.count(name) > 1:
+            raise BadInput(f"{name} is given more than once: give it once.", field=name)
 
 
 def _text(name: str, value: object) -> str:

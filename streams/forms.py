@@ -188,15 +188,15 @@ class StreamForm(StartForm):
         "rtsp_url": (
             "Camera address",
             "rtsp:// or rtsps://, with or without user name and password. "
-            "A known address keeps the values that you leave empty.",
+            "If the address is known, empty fields keep their stored values.",
         ),
         "interval": (
             "Interval in seconds",
-            f"{MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}. New: {DEFAULT_INTERVAL_S:g}.",
+            f"{MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}; {DEFAULT_INTERVAL_S:g} if new.",
         ),
         "count": (
             "Frames to keep",
-            f"1 to {MAX_COUNT}, the brightest. New: {DEFAULT_COUNT}.",
+            f"The brightest, 1 to {MAX_COUNT}; {DEFAULT_COUNT} if new.",
         ),
         "name": ("Name", "If left empty: the last part of the address."),
         "transport": ("Transport", ""),
@@ -204,13 +204,13 @@ class StreamForm(StartForm):
         "password": ("Password", "Enter it as is; no escaping. It is never shown again."),
         "verify_certificate": (
             "Camera's certificate",
-            "For rtsps. If it is not verified, anyone on the network path can read the password.",
+            "For rtsps://. Without verification anyone on the network path can read the password.",
         ),
     }
     # Nothing is chosen as the form comes: a setting that nobody touched must not replace a known camera's.
     _CHOICES = {
-        "transport": [("", "TCP, or as stored"), *Transport.choices],
-        "verify_certificate": [("", "Verified, or as stored"), ("true", "Verified"), ("false", "Not verified")],
+        "transport": [("", "As stored; TCP if new"), *Transport.choices],
+        "verify_certificate": [("", "As stored; verified if new"), ("true", "Verified"), ("false", "Not verified")],
     }
     _HINTS: dict[str, dict[str, str | int]] = {
         "rtsp_url": {"placeholder": "rtsp://user:password@camera.example:554/garden", "inputmode": "url"},
@@ -292,17 +292,26 @@ def mistakes(form: forms.Form) -> dict[str, dict[str, str]]:
 
 def unknown_fields(form: forms.Form, given: Iterable[str]) -> dict[str, dict[str, str]]:
     """A mistake for each given field that the form does not have: a field that is misspelled must not be ignored."""
-    names = [name for name in given if name not in form.fields]
-    # An "&" that was typed into an address ends the field: what follows it may be the rest of a password.
-    shown = [MASK if "@" in name else doors.shown(name) for name in names]
-    return {name: _unknown_field(form, name) for name in shown}
+    return {name: _unknown_field(form, name) for name in map(_shown, given) if name not in form.fields}
+
+
+def fields_of_query(given: Iterable[str]) -> dict[str, dict[str, str]]:
+    """A mistake for each field in the query string of a call that reads its body alone."""
+    words = "This call does not read the query string: send {} in the body."
+    return {name: {"code": "unknown_field", "message": words.format(name)} for name in map(_shown, given)}
+
+
+def _shown(name: str) -> str:
+    """Without what follows an "&" that was typed into an address: it may be the rest of a password."""
+    return MASK if "@" in name else doors.shown(name)
 
 
 def _unknown_field(form: forms.Form, name: str) -> dict[str, str]:
     near = get_close_matches(name, form.fields, n=1)
     meant = f": did you mean {near[0]}?" if near else "."
     takes = f"It takes {', '.join(form.fields)}." if form.fields else "It takes none."
-    return {"code": "unknown_field", "message": f"This call has no field {name}{meant} {takes}"}
+    has_not = f"This call has no field {name}{meant}" if name else "A field in it has no name."
+    return {"code": "unknown_field", "message": f"{has_not} {takes}"}
 
 
 def _sentence(field: str, error: dict[str, str]) -> str:

@@ -328,6 +328,7 @@ def _create(wish: Wish) -> Stream:
 
 def _change(stream: Stream, change: Change) -> Stream:
     stream.quirks = _still_known(stream, change.transport, change.address)
+    was = (stream.url, stream.credentials, stream.transport, stream.verify_certificate)
     if change.address:
         _check_address_free(change.address, stream)
         stream.url, stream.credentials = change.address.public, change.address.secret
@@ -338,18 +339,11 @@ def _change(stream: Stream, change: Change) -> Stream:
             raise _name_taken(change.name)
         stream.name = change.name
     _take_settings(stream, change)
-    stream.save(
-        update_fields=[
-            "name",
-            "url",
-            "credentials",
-            "interval_s",
-            "count",
-            "transport",
-            "verify_certificate",
-            "quirks",
-        ]
-    )
+    if was != (stream.url, stream.credentials, stream.transport, stream.verify_certificate):
+        # What went wrong with the old ones is history: it may be what the change corrects.
+        stream.status, stream.error_code, stream.error_text = Status.IDLE, "", ""
+        stream.save(update_fields=["status", "error_code", "error_text"])
+    stream.save(update_fields=["name", "url", "credentials", *SETTINGS, "quirks"])
     log.info("stream=%s changed", stream.name)
     return stream
 
@@ -408,7 +402,7 @@ def _check_address_free(address: Address, but: Stream | None = None) -> None:
 
 
 def _address_taken_words(stream: Stream) -> str:
-    return f"This address belongs to the stream {stream.name} already."
+    return f"This address already belongs to the stream {stream.name}."
 
 
 def _name_taken(name: str) -> StartRefused:

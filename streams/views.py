@@ -9,7 +9,7 @@ from . import answers, health, metrics, outcomes, results, services
 from .access import public
 from .answers import call
 from .engine.errors import AddressRefused
-from .forms import StartForm, StopForm, mistakes, unknown_fields
+from .forms import StartForm, StopForm, fields_of_query, mistakes, unknown_fields
 from .models import Stream
 
 readiness = health.Readiness()
@@ -23,7 +23,7 @@ CSRF_FIELD = "csrfmiddlewaretoken"  # Django's own, which its templates and test
 def start(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
     """Begin to capture a stream: 201, or 200 if that runs already."""
     form = StartForm(fields)
-    if found := _mistakes(form, fields):
+    if found := _mistakes(request, form, fields):
         return answers.mistaken(request, found)
     try:
         started = services.start(form.wish())
@@ -38,7 +38,7 @@ def start(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
 def stop(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
     """End a stream's capture and answer with its grid."""
     form = StopForm(fields)
-    if found := _mistakes(form, fields):
+    if found := _mistakes(request, form, fields):
         return answers.mistaken(request, found)
     stream = Stream.objects.filter(name=form.cleaned_data["process_name"]).first()
     if stream is None:
@@ -52,13 +52,13 @@ def stop(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
     return results.answer(request, capture)
 
 
-def _mistakes(form: forms.Form, fields: dict[str, str]) -> answers.Mistakes:
-    """Of the fields that the form has, and of those that it does not have; empty for a valid form."""
+def _mistakes(request: HttpRequest, form: forms.Form, fields: dict[str, str]) -> answers.Mistakes:
+    """Of the fields that the form has, and of those that it does not have; empty for a valid call."""
     unknown = unknown_fields(form, sorted(fields.keys() - {CSRF_FIELD}))
     if "?" in fields.get("rtsp_url", ""):
         for mistake in unknown.values():
-            mistake["message"] += " If it is a part of the address, write %26 for the & before it."
-    return unknown | mistakes(form)
+            mistake["message"] += " If it belongs to the address, write %26 for the & before it."
+    return unknown | fields_of_query(request.GET) | mistakes(form)
 
 
 def _started(request: HttpRequest, started: services.Started) -> HttpResponse:

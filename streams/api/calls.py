@@ -29,6 +29,7 @@ _RESULT_STATUS = {"complete": 200, "not_enough_frames": 409}
 
 @call("GET", "/status", "How everything stands now", tag=LIVE, answers={"ok": schemas.Live})
 def status(request: HttpRequest) -> schemas.Live:
+    inputs.query(request, NoForm)
     return Builder(request).live()
 
 
@@ -69,6 +70,7 @@ def create_stream(request: HttpRequest) -> Any:
 
 @call("GET", "/streams/{str:name}", "Read a stream", 404, tag=STREAMS, answers={"ok": schemas.Stream})
 def stream(request: HttpRequest, name: StreamName) -> schemas.Stream:
+    inputs.query(request, NoForm)
     return Builder(request).stream(name=name)
 
 
@@ -104,6 +106,7 @@ def change_stream(request: HttpRequest, name: StreamName) -> schemas.Stream:
 )
 def delete_stream(request: HttpRequest, name: StreamName) -> Any:
     """Its captures, frames and files go, too. 409: it is being captured."""
+    inputs.body(request, NoForm)
     services.delete_stream(_stream(name))
     return Status(204, None)
 
@@ -137,6 +140,7 @@ def captures(request: HttpRequest) -> Any:
 @call("GET", "/captures/{int:capture_id}", "Read a capture", 404, tag=CAPTURES, answers={"ok": schemas.CaptureInFull})
 def capture(request: HttpRequest, capture_id: CaptureId) -> schemas.CaptureInFull:
     """With its frames and its timeline."""
+    inputs.query(request, NoForm)
     return Builder(request).capture_in_full(_capture(capture_id))
 
 
@@ -150,6 +154,7 @@ def capture(request: HttpRequest, capture_id: CaptureId) -> schemas.CaptureInFul
 )
 def frames(request: HttpRequest, capture_id: CaptureId) -> schemas.Frames:
     """Best first: the present ones of a capture in progress."""
+    inputs.query(request, NoForm)
     return schemas.Frames(items=Builder(request).frames(_capture(capture_id)))
 
 

@@ -50,8 +50,8 @@ _GOOD = {
     "gone": (204, "It is gone."),
     "too_few": (409, "Fewer frames than were asked for: those that there are."),
 }
-_WRITE = (400, 413, 415)
-_ALWAYS = (401, 403, 503)
+_WRITE = (413, 415)
+_ALWAYS = (400, 401, 403, 503)
 
 
 def call(
@@ -68,8 +68,6 @@ def call(
     """Routes a function. `answers` are models by the keys of _GOOD; `form` is the body's, or the query's of a GET."""
     if method != "GET":
         refusals = (*refusals, *_WRITE)
-    elif form:
-        refusals = (*refusals, 400)
     refusals = (*refusals, *_ALWAYS)
     good = {_GOOD[key][0]: model for key, model in answers.items()}
     told: dict[str, Any] = {"responses": {_GOOD[key][0]: {"description": _GOOD[key][1]} for key in answers}}

@@ -7,8 +7,9 @@ from django import forms
 from django.http import HttpRequest
 
 from .. import doors, links
+from ..answers import Mistakes
 from ..engine.address import MAX_URL_LENGTH
-from ..forms import ChangeForm, CredentialField, TruthField, mistakes, unknown_fields
+from ..forms import ChangeForm, CredentialField, TruthField, fields_of_query, mistakes, unknown_fields
 from ..models import DEFAULT_COUNT, DEFAULT_INTERVAL_S, Transport
 from .errors import Mistaken
 from .forms import DEFAULT_LIMIT, MomentField
@@ -65,17 +66,19 @@ def body(request: HttpRequest, form_class: type[F]) -> F:
     meant = {name: value for name, value in given.items() if value is not None}
     if issubclass(form_class, ChangeForm):
         meant |= {name: "" for name in given.keys() - meant.keys() if isinstance(fields.get(name), CredentialField)}
-    return _valid(form_class, {name: _text(name, value, fields.get(name)) for name, value in meant.items()})
+    texts = {name: _text(name, value, fields.get(name)) for name, value in meant.items()}
+    return _valid(form_class, texts, fields_of_query(request.GET))
 
 
 def query(request: HttpRequest, form_class: type[F]) -> F:
-    """The query as a valid form. Raises Mistaken."""
+    """The query as a valid form. Raises Mistaken and doors.BadInput."""
+    doors.check_single([name for name, values in request.GET.lists() for _ in values])
     return _valid(form_class, {name: str(value) for name, value in request.GET.items()})
 
 
-def _valid(form_class: type[F], given: dict[str, str]) -> F:
+def _valid(form_class: type[F], given: dict[str, str], misplaced: Mistakes | None = None) -> F:
     form = form_class(given)
-    found = unknown_fields(form, given) | mistakes(form)
+    found = unknown_fields(form, given) | (misplaced or {}) | mistakes(form)
     well_named = (given.keys() & form.fields.keys()) - found.keys()
     found |= {name: _not_empty(form, name) for name in sorted(well_named) if _is_left_empty(form, given, name)}
     if found:

@@ -29,10 +29,10 @@ _WORDS = {
     Notice.NO_KEY_FRAMES: "The camera sends hardly any key frames, so nearly every picture has to be decoded.",
     Notice.OTHER_TRANSPORT: "The requested transport did not work with this camera, so the other one is used.",
     Notice.HEAVY: "The camera makes so much work that its recorder goes behind all others: samples may be missed.",
-    Notice.FRAME_NUM_OFF: "The camera numbers its pictures in a way of its own: whether a relay has lost some is not "
-    "looked at any more.",
-    Notice.SLICES_OFF: "The camera divides its pictures in a way of its own: whether a relay has lost parts is not "
-    "looked at any more.",
+    Notice.FRAME_NUM_OFF: "The camera numbers its pictures in its own way, so pictures that a relay loses are "
+    "no longer detected.",
+    Notice.SLICES_OFF: "The camera divides its pictures in its own way, so parts that a relay loses are no longer "
+    "detected.",
     Notice.STORAGE_FULL: "Pictures cannot be saved: the disk is full, or their folder or store cannot be written. "
     "They stay in memory, and are saved as soon as they can be.",
 }

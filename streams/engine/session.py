@@ -79,6 +79,8 @@ class Session:
         self._number = seed.samples
         self._status = self._resumed(seed.status)
         self._counts = Counts()
+        self._received_before = 0
+        """Pictures that had come when the last error was reported."""
         self._has_begun = False
         self._samples = 0
         self._repeated = 0
@@ -291,19 +293,22 @@ class Session:
         return self._number > 0
 
     def _last_status(self) -> Status:
-        """With the reason, where pictures came and no sample has come of them."""
+        """With the reason, where pictures came and no sample has come of them.
+
+        The error of an earlier connection is not the reason: pictures have come since.
+        """
         status = self._status
-        if self._number or status.error_code or not self._counts.received:
+        if self._number or self._counts.received == self._received_before:
             return status
         return replace(status, error_code=errors.Undecodable.code, error_text=self._why_nothing())
 
     def _why_nothing(self) -> str:
         """Why the pictures that came are of no use. One sentence, or two."""
         if rejected := self._counts.rejected:
-            reason = "something of it or before it was lost or damaged"
-            return f"Pictures came, but none could be used: {rejected} rejected, each since {reason}."
+            reason = "part of them or of an earlier picture was lost or damaged"
+            return f"Pictures came, but none could be used: {rejected} were rejected because {reason}."
         if not self._has_begun:
-            return "Pictures came, but no key frame yet, and nothing can be decoded before one."
+            return "Pictures came, but no key frame yet, and decoding cannot begin without one."
         return errors.Undecodable.words
 
     def _pause(self, error: CaptureError) -> None:
@@ -346,6 +351,8 @@ class Session:
 
     def _set(self, status: Status) -> None:
         with self._lock:
+            if status.error_code:
+                self._received_before = self._counts.received
             self._status = status
         self._on_change()
 

@@ -362,7 +362,8 @@ def test_a_change_does_not_write_a_status_that_is_older(admin: Client, monkeypat
         Stream.objects.filter(pk=self.pk).update(status="failed", error_code="stalled")
 
     monkeypatch.setattr(Stream, "full_clean", full_clean_slowly)
-    admin.post(f"{STREAMS}{stream.pk}/change/", {"interval_s": "3", "count": "9", "transport": "tcp"})
+    fields = {"interval_s": "3", "count": "9", "transport": "tcp", "verify_certificate": "on"}
+    admin.post(f"{STREAMS}{stream.pk}/change/", fields)
     changed = Stream.objects.get()
     assert (changed.interval_s, changed.status, changed.error_code) == (3.0, "failed", "stalled")
 

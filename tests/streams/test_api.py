@@ -505,6 +505,25 @@ def test_a_whole_number_may_be_written_with_a_point(client: Client) -> None:
     assert post(client, "/streams", rtsp_url=URL, count=4.0).json()["count"] == 4
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/start"),
+        ("POST", "/stop"),
+        ("POST", "/streams"),
+        ("PATCH", "/streams/demo"),
+        ("DELETE", "/streams/demo"),
+        ("POST", "/streams/demo/start"),
+        ("POST", "/streams/demo/stop"),
+    ],
+)
+def test_a_write_does_not_leave_its_query_string_unused(client: Client, method: str, path: str) -> None:
+    make_finished()
+    before = rows()
+    code, _, fields = refused(client.generic(method, f"/api{path}?count=2"))
+    assert (code, "count" in fields, rows()) == (400, True, before)
+
+
 @pytest.mark.parametrize("path", ["/streams/demo/start", "/streams/demo/stop"])
 def test_settings_are_not_silently_left_unused(client: Client, path: str) -> None:
     make_finished()
@@ -527,6 +546,11 @@ def test_settings_are_not_silently_left_unused(client: Client, path: str) -> Non
         ("/captures?started_after=yesterday", "invalid_started_after"),
         ("/captures?started_before=0001-01-01T00:00:00%2B14:00", "invalid_started_before"),
         ("/captures?ending=idle", "invalid_ending"),
+        ("/captures?state=finished&state=stopping", "invalid_body"),
+        ("/captures/1?limit=2", "unknown_field"),
+        ("/captures/1/frames?limit=2", "unknown_field"),
+        ("/status?status=idle", "unknown_field"),
+        ("/streams/demo?limit=2", "unknown_field"),
     ],
 )
 def test_a_wrong_filter_is_refused_and_not_left_out(client: Client, query: str, code: str) -> None:

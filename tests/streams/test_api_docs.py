@@ -211,7 +211,7 @@ def test_it_names_the_exceptions_of_its_rules() -> None:
     """The rules hold for all other calls: test_credentials.py has null, test_api.py the stop of too few frames."""
     text = " ".join(DOCS.read_text().split())
     assert '`null` means "not given". The one exception is PATCH' in text
-    assert "has changed nothing. The one exception is a stop: with 409 and the code `not_enough_frames`" in text
+    assert "4xx has changed nothing, with one exception: a stop that answers 409 `not_enough_frames`" in text
 
 
 def test_openapi_has_the_ranges_of_the_forms_and_says_what_is_left_out() -> None:

@@ -127,7 +127,7 @@ TABLE = [
     Bad("json: byte order mark", "JSON", b"\xef\xbb\xbf{}", JSON),
     Bad("json: 100 kB", "too large", b'{"rtsp_url": "' + b"a" * 100_000 + b'"}', JSON),
     Bad("json: single quotes", "JSON", b"{'rtsp_url': 'rtsp://camera.example/demo'}", JSON),
-    Bad("json: twice, the last is wrong", "rtsp://", b'{"rtsp_url": "rtsp://a/b", "rtsp_url": "x"}', JSON),
+    Bad("json: twice, the last is wrong", "more than once", b'{"rtsp_url": "rtsp://a/b", "rtsp_url": "x"}', JSON),
     # bodies that are no form
     Bad("form: nothing", "rtsp_url is missing", b""),
     Bad("form: no type, no body", "rtsp_url is missing", b"", ""),
@@ -145,7 +145,7 @@ TABLE = [
     Bad("form: no charset of text", "", f"rtsp_url={URL}".encode(), f"{FORM}; charset=hex"),
     Bad("form: json inside", "rtsp_url is missing", b'{"rtsp_url": "rtsp://camera.example/demo"}'),
     Bad("form: in the query", "rtsp_url is missing", b"", FORM, f"/start?rtsp_url={URL}"),
-    Bad("form: twice, the last is wrong", "rtsp://", f"rtsp_url={URL}&rtsp_url=x".encode()),
+    Bad("form: twice, the last is wrong", "more than once", f"rtsp_url={URL}&rtsp_url=x".encode()),
     Bad("multipart: no boundary", "broken", part("rtsp_url", URL.encode()), "multipart/form-data"),
     Bad("multipart: wrong boundary", "broken", b"--x", "multipart/form-data; boundary=\u00ff"),
     Bad("multipart: cut off", "rtsp_url is missing", b"--x\r\nContent-Disposition: form-data; na", MULTIPART),
@@ -253,6 +253,29 @@ def test_a_field_that_a_call_does_not_have_has_a_code_of_its_own(client: Client,
         assert (answer.status_code, answer.json()["code"]) == (400, "unknown_field")
         assert answer.json()["fields"]["colour"]["code"] == "unknown_field"
     assert rows() == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("path", "field"), [("/start", "rtsp_url"), ("/stop", "process_name")])
+def test_a_field_in_the_query_string_is_refused_and_not_left_unused(client: Client, path: str, field: str) -> None:
+    answer = client.post(f"{path}?interval=5", {field: URL if path == "/start" else "demo"}, headers={"accept": API})
+    words = "This call does not read the query string: send interval in the body."
+    assert (answer.status_code, answer.json()["fields"]["interval"]["message"]) == (400, words)
+    assert rows() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("content_type", [FORM, JSON])
+@pytest.mark.parametrize("path", ["/start", "/streams/"])
+def test_a_field_that_is_given_twice_is_refused(client: Client, path: str, content_type: str) -> None:
+    bodies = {FORM: f"rtsp_url={URL}&count=3&count=4", JSON: f'{{"rtsp_url": "{URL}", "count": 3, "count": 4}}'}
+    answer = client.generic("POST", path, bodies[content_type], content_type, headers={"accept": API})
+    assert (answer.status_code, answer.json()["message"]) == (400, "count is given more than once: give it once.")
+    assert list(answer.json()["fields"]) == ["count"]
+    assert rows() == (0, 0, 0)
+
+
+def test_a_field_without_a_name_is_named_so(client: Client) -> None:
+    answer = client.generic("POST", "/stop", "process_name=demo&=5", FORM, headers={"accept": API})
+    assert answer.json()["message"] == "A field in it has no name. It takes process_name."
 
 
 def test_the_token_that_django_adds_to_forms_is_no_mistake(client: Client) -> None:

@@ -16,7 +16,17 @@ from streams import services
 from streams.engine.address import parse
 from streams.models import Capture, Stream
 from streams.services import Change, Wish
-from tests.streams.builders import API, SECRET, URL, URL_WITH_SECRET, make_capture, make_finished, rows, start
+from tests.streams.builders import (
+    API,
+    SECRET,
+    URL,
+    URL_WITH_SECRET,
+    make_capture,
+    make_claim,
+    make_finished,
+    rows,
+    start,
+)
 from tests.streams.html import read
 
 pytestmark = pytest.mark.django_db
@@ -67,7 +77,7 @@ def test_a_name_or_an_address_of_another_stream_is_refused_with_the_code_of_whic
 ) -> None:
     services.create_stream(Wish(parse(URL), name="front-gate"))
     before = rows()
-    words = "This address belongs to the stream front-gate already."
+    words = "This address already belongs to the stream front-gate."
     assert door(client, {"rtsp_url": URL, "name": "another"}) == (409, "address_taken", words)
     words = "The name front-gate belongs to another stream."
     assert door(client, {"rtsp_url": OTHER, "name": "front-gate"}) == (409, "name_taken", words)
@@ -79,7 +89,7 @@ def test_a_change_to_a_name_or_an_address_of_another_stream_is_refused_in_the_sa
     services.create_stream(Wish(parse(OTHER)))
     change = api("PATCH", "streams/other")
     assert change(client, {"rtsp_url": URL})[1:] == (
-        "address_taken", "This address belongs to the stream front-gate already."
+        "address_taken", "This address already belongs to the stream front-gate."
     )  # fmt: skip
     assert change(client, {"name": "front-gate"})[1:] == (
         "name_taken", "The name front-gate belongs to another stream."
@@ -243,3 +253,24 @@ def test_a_change_of_the_address_still_replaces_the_credentials() -> None:
     stream = make_finished(URL_WITH_SECRET).stream
     changed = services.change_stream(stream, Change(address=replace(parse(URL), path="/other")))
     assert changed.address == parse(OTHER.replace("camera.example", "camera.example:8554"))
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        (Change(interval_s=5.0), "failed", "address_refused"),
+        (Change(name="gate"), "failed", "address_refused"),
+        (Change(address=parse(OTHER)), "idle", ""),
+        (Change(username="viewer", password="secret"), "idle", ""),
+        (Change(transport="udp"), "idle", ""),
+        (Change(verify_certificate=False), "idle", ""),
+    ],
+)
+def test_an_error_of_a_connection_that_was_changed_needs_no_attention(change: Change, status: str, code: str) -> None:
+    capture = make_capture(URL)
+    services.fail(make_claim(capture), "address_refused", "Not there.")
+    services.finish(capture.pk)
+    services.change_stream(capture.stream, change)
+    stream = Stream.objects.get()
+    assert (stream.status, stream.error_code) == (status, code)
+    assert Capture.objects.get().error_code == "address_refused"

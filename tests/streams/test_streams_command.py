@@ -264,6 +264,14 @@ def test_a_user_name_apart_goes_with_an_address_that_has_none(monkeypatch: pytes
 
 
 @pytest.mark.django_db
+def test_a_certificate_that_was_not_verified_can_be_verified_again() -> None:
+    for argument, is_verified in (("--no-verify-certificate", False), ("--verify-certificate", True)):
+        data("start", URL, argument)
+        assert Stream.objects.get().verify_certificate is is_verified
+        Capture.objects.update(finished_at=timezone.now())
+
+
+@pytest.mark.django_db
 def test_what_contradicts_a_running_stream_is_refused() -> None:
     make_capture(URL)
     code, words, said = ended("start", "demo", "--interval", "7", "--json")

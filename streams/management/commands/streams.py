@@ -102,8 +102,8 @@ class Command(BaseCommand):
             help=f"read the password from standard input; or set {given_address.PASSWORD_VARIABLE}",
         )
         start.add_argument(
-            "--no-verify-certificate", dest="verify_certificate", action="store_const", const=False,
-            help="take any certificate of a camera by rtsps",
+            "--verify-certificate", action=argparse.BooleanOptionalAction,
+            help="verify the certificate of an rtsps:// camera, or accept any; verified, or as stored",
         )  # fmt: skip
         start.set_defaults(do=self._start)
 
