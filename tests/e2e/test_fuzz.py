@@ -121,7 +121,7 @@ def fuzzed(clip: Clip, seed: str) -> OddCamera:
     def played(request: Request) -> Iterator[bytes]:
         chance = random.Random(f"{seed} {request.connection}")
         yield from spoilt(plain["PLAY"], request)
-        yield from itertools.islice(of(request.connection).spoil_all(units(clip)), chance.randrange(20, 2000))
+        yield from itertools.islice(of(request.connection).spoil_all(units(clip)), chance.randrange(20, 500))
         raise EOFError  # and it hangs up: so that it is connected to again
 
     made.on = {method: partial(spoilt, say) for method, say in plain.items()} | {"PLAY": played}

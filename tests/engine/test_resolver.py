@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from streams.engine import carrier, errors, rtsp
+from streams.engine import errors, rtsp
 from streams.engine.address import Address, parse, parse_networks
 from streams.engine.clock import Stop
 from streams.engine.dialogue import Caution
@@ -81,7 +81,7 @@ def test_what_a_camera_says_of_other_hosts_sends_nothing_there(
 ) -> None:
     """Bases, control URLs, RTP-Info, and source and destination of the transport: names at best, never addresses."""
     monkeypatch.setattr(rtsp, "MIN_KEEPALIVE_S", 0.1)
-    monkeypatch.setattr(carrier, "UDP_REPORT_S", 0.05)
+    monkeypatch.setattr(rtsp, "REPORT_S", 0.05)
     with (
         OddCamera(host="127.0.0.2") as other,
         OddCamera(on=away(other.authority)) as camera,
