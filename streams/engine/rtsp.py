@@ -220,12 +220,8 @@ class RTSPSession:
         """Raises TransportRefused where the other transport may do: cameras say that in many ways (viseron #695)."""
         try:
             answer = self._dialogue.ask("SETUP", self.track.control, ANSWER_S, Transport=carrier.offer)
-        except errors.Closed:
-            closed = errors.Closed("The camera ended the connection at SETUP.")
-            raise errors.TransportRefused(otherwise=closed) from None
-        except errors.ConnectTimeout:
-            late = errors.ConnectTimeout("The camera did not answer SETUP.")
-            raise errors.TransportRefused(otherwise=late) from None
+        except (errors.Closed, errors.ConnectTimeout) as error:
+            raise _unheard("SETUP", error) from None
         if answer.status != 461 and answer.status >= 400 and answer.status not in _NOT_OF_THE_TRANSPORT:
             refused = errors.Refused(f"The camera refused SETUP with status {answer.status}.")
             raise errors.TransportRefused(otherwise=refused)
@@ -255,12 +251,15 @@ class RTSPSession:
                 carrier.agree_unread(answer.header("transport"))
 
     def _play(self, carrier: Carrier) -> None:
+        """Raises TransportRefused where nothing comes of it: a camera may take any SETUP, and send by UDP alone."""
         try:
             self._start(carrier)
         except (errors.Refused, errors.Closed, errors.ConnectTimeout) as error:
             if self._has_others:
                 raise _VideoAlone(error) from None
-            raise
+            if isinstance(error, errors.Refused):
+                raise
+            raise _unheard("PLAY", error) from None
         if early := self._dialogue.take_early():
             self._reception.note(early)
             self._early = early
@@ -471,6 +470,13 @@ def _chosen(tracks: Sequence[sdp.Track]) -> sdp.Track:
             "encryption: for UniFi Protect, leave out ?enableSrtp."
         )
     return next((track for track in plain if track.encoding in ENCODINGS), plain[0])
+
+
+def _unheard(method: str, error: errors.Closed | errors.ConnectTimeout) -> errors.TransportRefused:
+    """What is said of the transport in which this request has got no answer."""
+    if isinstance(error, errors.Closed):
+        return errors.TransportRefused(otherwise=errors.Closed(f"The camera ended the connection at {method}."))
+    return errors.TransportRefused(otherwise=errors.ConnectTimeout(f"The camera did not answer {method}."))
 
 
 def _base_url(description: Message, url: str) -> str:
