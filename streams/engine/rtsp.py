@@ -55,8 +55,9 @@ _BY_STATUS: dict[int, type[errors.CaptureError]] = {
 _REDIRECTS = range(300, 400)
 # Refusals of SETUP that another transport would not change: RFC 2326 section 11.
 _NOT_OF_THE_TRANSPORT = frozenset({401, 403, 404, 453, 454, 503})
-# To the header Range: Invalid Range (rtp2httpd #323), Header Field Not Valid for Resource.
-_RANGE_REFUSED = (456, 457)
+# To the header Range: Invalid Range (rtp2httpd #323), Header Field Not Valid for Resource, Parameter Not Understood,
+# and what is said by a camera that does not know it at all.
+_RANGE_REFUSED = (400, 451, 456, 457)
 _TIMEOUT = re.compile(r"timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE | re.ASCII)
 
 

@@ -753,7 +753,7 @@ def test_a_camera_that_closes_at_options_is_asked_for_its_description(has_answer
     assert (camera.connections, camera.methods[:2]) == (2, ["OPTIONS", "DESCRIBE"])
 
 
-@pytest.mark.parametrize("status", ["456 No", "457 Invalid Range"])
+@pytest.mark.parametrize("status", ["400 No", "451 No", "456 No", "457 Invalid Range"])
 def test_a_camera_that_refuses_the_range_plays_without(status: str, stop: Stop) -> None:
     """rtp2httpd #323."""
 
