@@ -14,7 +14,7 @@ from typing import Protocol, Self
 from . import deadlines, errors, sizes
 from .address import Address
 from .clock import Stop
-from .decoder import Decoder, LibavDecoder, overflows
+from .decoder import Decoder, LibavDecoder, misfits
 from .dialogue import Caution
 from .pace import Pace
 from .rtp import CodedPicture, Depacketizer, depacketizer
@@ -257,7 +257,7 @@ class RTSPFeed:
         size = sizes.largest("mjpeg", jpeg)
         if size == self._known_size:
             return True
-        if not overflows(jpeg):
+        if not misfits(jpeg):
             self._known_size, self._overflows = size, 0
             return True
         self._overflows += 1

@@ -632,6 +632,6 @@ def test_a_jpeg_is_looked_at_once_for_each_size_and_one_of_another_size_is_left_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked: list[bytes] = []
-    monkeypatch.setattr(feed, "overflows", lambda data: looked.append(data) or decoder.overflows(data))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(feed, "misfits", lambda data: looked.append(data) or decoder.misfits(data))  # type: ignore[func-returns-value]
     assert len(list(given_of(jpeg_readings([3])))) == 7
     assert len(looked) == 2
