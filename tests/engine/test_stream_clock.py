@@ -1,5 +1,7 @@
 """Stream time follows timestamps as long as they can be believed, and arrivals when not."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,7 +97,7 @@ def test_timestamps_that_run_at_another_speed_are_given_up(speed: float) -> None
 def test_timestamps_that_crawl_are_given_up_at_once(distance_s: float, believed: int) -> None:
     """A slow camera that counts pictures in them."""
     told = times(*((0.1 * number, distance_s * number) for number in range(9)))
-    steps_s = [after - before for before, after in zip(told, told[1:], strict=False)]
+    steps_s = [after - before for before, after in itertools.pairwise(told)]
     assert steps_s == pytest.approx([0.1] * (believed - 1) + [distance_s] * (9 - believed))
 
 
