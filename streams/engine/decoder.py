@@ -63,8 +63,8 @@ def padded(data: bytes) -> AvPacket[VideoStream]:
     return packet
 
 
-def overflows(jpeg: bytes) -> bool:
-    """Whether a JPEG's scan holds more blocks than its size has room for: then its lines are of another width.
+def misfits(jpeg: bytes) -> bool:
+    """Whether a JPEG's scan holds more or fewer blocks than its size has room for: its lines are of another width.
 
     The decoder gets the same scan with rows added below. What it does not fill stays 0 (libav's memory is cleared).
     Half a column more is taken for a fault of the size, less for bytes behind the picture. 6 ms at 1080p.
@@ -83,10 +83,26 @@ def overflows(jpeg: bytes) -> bool:
         [decoded] = LibavDecoder("mjpeg").decode(taller, 0)
     except (errors.Undecodable, errors.PictureTooLarge, ValueError):
         return False
+    if _GUESSED_PX_MAX in (width, height) and _ends_early(decoded, height):
+        return True
     luma, width = decoded.planes[0], width // _BLOCK_PX * _BLOCK_PX
     added = np.frombuffer(memoryview(luma), np.uint8).reshape(-1, luma.line_size)[ends : ends + rows, :width]
     blocks = added.reshape(rows // _BLOCK_PX, _BLOCK_PX, -1, _BLOCK_PX).any(axis=(1, 3))
     return int(blocks.sum()) >= max(height // _BLOCK_PX, _PADDING_BLOCKS)
+
+
+def _ends_early(decoded: VideoFrame, height: int) -> bool:
+    """Whether nothing was decoded in the right half of a JPEG's last lines: its colour is 0 there, and grey's is 128.
+
+    Only a camera that tells 0 for its size makes its picture larger than it is: both may be 2048 px then.
+    """
+    chroma = decoded.planes[1:3]
+    last = height * chroma[0].height // decoded.height - 1
+    halves = [
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[last, plane.width // 2 : plane.width]
+        for plane in chroma
+    ]
+    return not any(half.any() for half in halves)
 
 
 def is_out_of_memory(error: av.error.FFmpegError) -> bool:

@@ -14,7 +14,7 @@ from typing import Protocol, Self
 from . import deadlines, errors, sizes
 from .address import Address
 from .clock import Stop
-from .decoder import Decoder, LibavDecoder, overflows
+from .decoder import Decoder, LibavDecoder, misfits
 from .dialogue import Caution
 from .pace import Pace
 from .rtp import CodedPicture, Depacketizer, depacketizer
@@ -131,7 +131,7 @@ class RTSPFeed:
         self._pace.begin()
         eager_until_s, wait_s = heard_s + EAGER_S, QUIET_S
         while not self._stop.is_set():
-            received = self._session.receive(wait_s)
+            received = self._receive(wait_s)
             before_s, self._read_s = self._read_s, time.monotonic()
             if not received:
                 yield from self._stamped(self._pictures.settle(), heard_s)
@@ -146,6 +146,15 @@ class RTSPFeed:
                 eager_until_s, wait_s = math.inf, BATCH_S
                 self._session.wake_at(BATCH_BYTES)
         yield from self._last()
+
+    def _receive(self, wait_s: float) -> Sequence[memoryview]:
+        """Raises TransportRefused for a camera that ends the connection in place of the first packet of all."""
+        try:
+            return self._session.receive(wait_s)
+        except errors.Closed as error:
+            if self._has_begun or self._pace.longest_s is not None:
+                raise
+            raise errors.TransportRefused(otherwise=errors.Closed(str(error))) from None
 
     def _arrived(self, received: Sequence[memoryview], before_s: float) -> Iterator[Packet]:
         """The pictures that are complete now. One ended with the packet before the one that shows it."""
@@ -248,7 +257,7 @@ class RTSPFeed:
         size = sizes.largest("mjpeg", jpeg)
         if size == self._known_size:
             return True
-        if not overflows(jpeg):
+        if not misfits(jpeg):
             self._known_size, self._overflows = size, 0
             return True
         self._overflows += 1

@@ -20,10 +20,10 @@ def receiver_report(ssrc: int, name: bytes, block: bytes = b"") -> bytes:
 
 
 def has_bye(compound: bytes, ssrc: int | None = None) -> bool:
-    """Whether this source leaves (None: any source). A BYE without a source, or cut short, counts for nothing."""
+    """Whether this source leaves (None: any source). Nothing counts without a source, or cut short."""
     for count, kind, packet in _packets(compound):
-        sources = packet[4 : 4 + 4 * count]
-        if kind != _BYE or not sources or len(sources) < 4 * count:
+        sources, reason = packet[4 : 4 + 4 * count], packet[4 + 4 * count :]
+        if kind != _BYE or not sources or len(sources) < 4 * count or (reason and reason[0] >= len(reason)):
             continue
         if ssrc is None or ssrc in struct.unpack(f">{count}I", sources):
             return True

@@ -55,8 +55,9 @@ _BY_STATUS: dict[int, type[errors.CaptureError]] = {
 _REDIRECTS = range(300, 400)
 # Refusals of SETUP that another transport would not change: RFC 2326 section 11.
 _NOT_OF_THE_TRANSPORT = frozenset({401, 403, 404, 453, 454, 503})
-# To the header Range: Invalid Range (rtp2httpd #323), Header Field Not Valid for Resource.
-_RANGE_REFUSED = (456, 457)
+# To the header Range: Invalid Range (rtp2httpd #323), Header Field Not Valid for Resource, Parameter Not Understood,
+# and what is said by a camera that does not know it at all.
+_RANGE_REFUSED = (400, 451, 456, 457)
 _TIMEOUT = re.compile(r"timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE | re.ASCII)
 
 
@@ -220,12 +221,8 @@ class RTSPSession:
         """Raises TransportRefused where the other transport may do: cameras say that in many ways (viseron #695)."""
         try:
             answer = self._dialogue.ask("SETUP", self.track.control, ANSWER_S, Transport=carrier.offer)
-        except errors.Closed:
-            closed = errors.Closed("The camera ended the connection at SETUP.")
-            raise errors.TransportRefused(otherwise=closed) from None
-        except errors.ConnectTimeout:
-            late = errors.ConnectTimeout("The camera did not answer SETUP.")
-            raise errors.TransportRefused(otherwise=late) from None
+        except (errors.Closed, errors.ConnectTimeout) as error:
+            raise _unheard("SETUP", error) from None
         if answer.status != 461 and answer.status >= 400 and answer.status not in _NOT_OF_THE_TRANSPORT:
             refused = errors.Refused(f"The camera refused SETUP with status {answer.status}.")
             raise errors.TransportRefused(otherwise=refused)
@@ -255,12 +252,15 @@ class RTSPSession:
                 carrier.agree_unread(answer.header("transport"))
 
     def _play(self, carrier: Carrier) -> None:
+        """Raises TransportRefused where nothing comes of it: a camera may take any SETUP, and send by UDP alone."""
         try:
             self._start(carrier)
         except (errors.Refused, errors.Closed, errors.ConnectTimeout) as error:
             if self._has_others:
                 raise _VideoAlone(error) from None
-            raise
+            if isinstance(error, errors.Refused):
+                raise
+            raise _unheard("PLAY", error) from None
         if early := self._dialogue.take_early():
             self._reception.note(early)
             self._early = early
@@ -471,6 +471,13 @@ def _chosen(tracks: Sequence[sdp.Track]) -> sdp.Track:
             "encryption: for UniFi Protect, leave out ?enableSrtp."
         )
     return next((track for track in plain if track.encoding in ENCODINGS), plain[0])
+
+
+def _unheard(method: str, error: errors.Closed | errors.ConnectTimeout) -> errors.TransportRefused:
+    """What is said of the transport in which this request has got no answer."""
+    if isinstance(error, errors.Closed):
+        return errors.TransportRefused(otherwise=errors.Closed(f"The camera ended the connection at {method}."))
+    return errors.TransportRefused(otherwise=errors.ConnectTimeout(f"The camera did not answer {method}."))
 
 
 def _base_url(description: Message, url: str) -> str:

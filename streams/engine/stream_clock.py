@@ -16,12 +16,15 @@ MAX_REORDER_S = 10.0
 PACED_PICTURES, FEW_PICTURES = 16, 4
 # Timestamps that are all the same for so long are no time at all.
 MAX_STANDSTILL_S = 2.0
+# Nor are those that advance by less than this share of the time between arrivals, from picture to picture, for so
+# long: a camera of one picture in 12 s may count pictures. After a stall of the network some would catch up.
+SLOW_SHARE, MAX_SLOW_S = 1 / 4, 5.0
 
 
 class StreamClock:
     """Stream time of one connection, rebuilt from differences: it begins at 0 and never trusts a jump.
 
-    A jump takes the picture's duration, or else the time between arrivals. Timestamps that stand still, or are
+    A jump takes the picture's duration, or else the time between arrivals. Timestamps that stand still, crawl, or are
     MAX_DRIFT_S from the clock, are given up for the rest of the connection in favour of arrivals.
     """
 
@@ -32,6 +35,8 @@ class StreamClock:
         self._begun_s = 0.0
         self._last_pts_s = math.nan
         self._moved_s = 0.0
+        self._slow_s: list[float] = []
+        """The last times between arrivals, as far as the timestamps crawled."""
         self._arrivals_s: deque[float] = deque(maxlen=PACED_PICTURES + 1)
         self.trusts_timestamps = True
 
@@ -41,6 +46,8 @@ class StreamClock:
             self._begun_s = self._last_arrived_s = arrived_s
             self._offset_s = -pts_s
         self._arrivals_s.append(arrived_s)
+        if self._crawls(pts_s, arrived_s - self._last_arrived_s):
+            self.trusts_timestamps = False
         stream_s = self._next(pts_s, arrived_s - self._last_arrived_s, duration_s)
         self._last_arrived_s = arrived_s
         self._last_s = max(self._last_s, stream_s)
@@ -48,6 +55,13 @@ class StreamClock:
         if is_drifting or self._stands_still(pts_s, arrived_s):
             self.trusts_timestamps = False
         return stream_s
+
+    def _crawls(self, pts_s: float, waited_s: float) -> bool:
+        if 0 <= pts_s - self._last_pts_s < waited_s * SLOW_SHARE:
+            self._slow_s.append(waited_s)
+        else:
+            self._slow_s.clear()
+        return len(self._slow_s) > 1 and sum(self._slow_s) > MAX_SLOW_S
 
     def _stands_still(self, pts_s: float, arrived_s: float) -> bool:
         if pts_s != self._last_pts_s:

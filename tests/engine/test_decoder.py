@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.engine import errors
-from streams.engine.decoder import LibavDecoder, overflows
+from streams.engine.decoder import LibavDecoder, misfits
 from streams.engine.encodings import ENCODINGS
 from tests.camera.clip import Scene
 
@@ -62,11 +62,11 @@ SAMPLINGS = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, cv2.IMWRITE_JPEG_SAMPLING_FAC
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=["420", "422"])
 @pytest.mark.parametrize("size", [(8, 8), (64, 48), (640, 360), (1920, 1080), (2048, 1536), (2040, 2040), (40, 2040)])
-def test_a_jpeg_that_fills_its_size_does_not_overflow(size: tuple[int, int], sampling: int) -> None:
+def test_a_jpeg_that_fills_its_size_fits(size: tuple[int, int], sampling: int) -> None:
     """Nor with bytes behind the picture that decode to something."""
     file = a_jpeg(*size, sampling)
     for behind in (b"", bytes(40), bytes(20_000), b"\x55" * 20):
-        assert not overflows(file[:-2] + behind + file[-2:])
+        assert not misfits(file[:-2] + behind + file[-2:])
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=["420", "422"])
@@ -85,13 +85,19 @@ def test_a_jpeg_that_fills_its_size_does_not_overflow(size: tuple[int, int], sam
 def test_a_jpeg_of_more_blocks_than_its_size_has_room_for_overflows(
     size: tuple[int, int], said: tuple[int, int], sampling: int
 ) -> None:
-    assert overflows(resized(a_jpeg(*size, sampling), *said))
+    assert misfits(resized(a_jpeg(*size, sampling), *said))
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["420", "422"])
+@pytest.mark.parametrize("size", [(2560, 1440), (2688, 1520), (2048, 1536), (2560, 1600)])
+def test_nor_does_one_of_fewer_blocks_that_tells_0_for_its_size(size: tuple[int, int], sampling: int) -> None:
+    assert misfits(resized(a_jpeg(*size, sampling), 2048, 2048))
 
 
 @given(st.binary(max_size=200))
-def test_what_is_no_jpeg_does_not_overflow(data: bytes) -> None:
-    assert not overflows(data)
-    assert not overflows(b"\xff\xd8\xff\xc0\x00\x11\x08" + data)
+def test_what_is_no_jpeg_is_no_error(data: bytes) -> None:
+    assert not misfits(data)
+    assert not misfits(b"\xff\xd8\xff\xc0\x00\x11\x08" + data)
 
 
 def test_frames_that_were_held_back_come_at_the_end() -> None:

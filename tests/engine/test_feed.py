@@ -367,11 +367,15 @@ class Reading:
     is_disconnected: bool = False
     trouble: str = ""
     is_ended: bool = False
+    is_closed_at_last: bool = False
+    """Whether the camera closes after these readings; else the capture is stopped."""
     said: list[float | str] = field(default_factory=list)
     """How long it was to wait for each reading, and after how many bytes it was to wake up."""
     track: Track = field(default_factory=lambda: Track("H264", 96, 90_000, "", {}, None))
 
     def receive(self, wait_s: float) -> list[memoryview]:
+        if not self.readings and self.is_closed_at_last:
+            raise errors.Closed
         if not self.readings:
             self.stop.set()
             return []
@@ -565,6 +569,29 @@ def test_why_nothing_may_come_by_udp_is_said(monkeypatch: pytest.MonkeyPatch) ->
         list(RTSPFeed(cast(RTSPSession, reading), pictures, reading.stop, "udp").packets())
 
 
+@pytest.mark.parametrize(
+    ("pictures", "is_known", "kind"),
+    [(0, False, errors.TransportRefused), (2, False, errors.Closed), (0, True, errors.Closed)],
+)
+def test_a_camera_that_closes_in_place_of_its_first_packet_may_like_the_other_transport(
+    pictures: int, is_known: bool, kind: type[CaptureError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not one that this capture has seen pictures of."""
+    pace = Pace()
+    if is_known:
+        pace.note(1.0)
+        pace.note(2.0)
+    reading = Reading(film_in_readings(2)[:pictures], Stop(), is_closed_at_last=True)
+    monkeypatch.setattr(time, "monotonic", lambda: reading.now_s)
+    opened = RTSPFeed(
+        cast(RTSPSession, reading), depacketizer(reading.track, is_ordered=True), reading.stop, "tcp", pace
+    )
+    with pytest.raises(CaptureError) as caught:
+        list(opened.packets())
+    assert type(caught.value) is kind
+    assert type(getattr(caught.value, "otherwise", caught.value)) is errors.Closed
+
+
 # --- what no picture is made of ---
 
 
@@ -605,6 +632,6 @@ def test_a_jpeg_is_looked_at_once_for_each_size_and_one_of_another_size_is_left_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked: list[bytes] = []
-    monkeypatch.setattr(feed, "overflows", lambda data: looked.append(data) or decoder.overflows(data))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(feed, "misfits", lambda data: looked.append(data) or decoder.misfits(data))  # type: ignore[func-returns-value]
     assert len(list(given_of(jpeg_readings([3])))) == 7
     assert len(looked) == 2

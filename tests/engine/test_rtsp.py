@@ -163,7 +163,7 @@ CASES = [
     Case("play_status:401", errors.AuthRefused),
     Case("play_status:453", errors.CameraFull),
     Case("play_status:454", errors.Refused),
-    Case("play_status:0", errors.ConnectTimeout),
+    Case("play_status:0", errors.TransportRefused),
     Case("no_tcp", errors.TransportRefused),
     Case("no_udp", errors.TransportRefused, "udp"),
     Case("redirect", errors.AddressRefused),
@@ -754,7 +754,7 @@ def test_a_camera_that_closes_at_options_is_asked_for_its_description(has_answer
     assert (camera.connections, camera.methods[:2]) == (2, ["OPTIONS", "DESCRIBE"])
 
 
-@pytest.mark.parametrize("status", ["456 No", "457 Invalid Range"])
+@pytest.mark.parametrize("status", ["400 No", "451 No", "456 No", "457 Invalid Range"])
 def test_a_camera_that_refuses_the_range_plays_without(status: str, stop: Stop) -> None:
     """rtp2httpd #323."""
 
@@ -882,7 +882,7 @@ def test_a_camera_that_fails_with_the_video_alone_too_is_asked_for_all_tracks_ag
     """It was away, and insists on all of them, perhaps."""
     caution = Caution()
     with OddCamera(on=announcing(SDP + SOUND, PLAY=close)) as camera:
-        with pytest.raises(errors.Closed):
+        with pytest.raises(errors.TransportRefused):
             open_session(address_of(camera), "tcp", stop, caution)
         camera.on["PLAY"] = plain
         open_session(address_of(camera), "tcp", stop, caution).close()
@@ -921,11 +921,14 @@ def test_but_not_where_another_transport_would_change_nothing(status: int, kind:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("does", "kind"), [(close, errors.Closed), (say_nothing, errors.ConnectTimeout)])
-def test_nor_does_a_camera_always_say_it(does: Say, kind: type, stop: Stop) -> None:
-    with OddCamera(on={"SETUP": does}) as camera:
+@pytest.mark.parametrize("method", ["SETUP", "PLAY"])
+def test_nor_does_a_camera_always_say_it(method: str, does: Say, kind: type, stop: Stop) -> None:
+    """It may take a SETUP by TCP all the same, and then send by UDP alone."""
+    with OddCamera(on={method: does}) as camera:
         error = failure(address_of(camera), stop)
     assert isinstance(error, errors.TransportRefused)
     assert type(error.otherwise) is kind
+    assert method in str(error.otherwise)
 
 
 # --- how long it may take ---

@@ -1,5 +1,7 @@
 """Stream time follows timestamps as long as they can be believed, and arrivals when not."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,20 @@ def test_timestamps_that_run_at_another_speed_are_given_up(speed: float) -> None
     drifts_s = [at_s - arrived_s for at_s, arrived_s in zip(stream_s, arrivals_s, strict=True)]
     assert max(map(abs, drifts_s)) <= MAX_DRIFT_S + 1
     assert drifts_s[-1] == pytest.approx(drifts_s[-100])  # from then on it keeps pace
+
+
+@pytest.mark.parametrize(("distance_s", "believed"), [(12.0, 2), (3.0, 2), (1.0, 6)])
+def test_timestamps_that_crawl_are_given_up_at_once(distance_s: float, believed: int) -> None:
+    """A slow camera that counts pictures in them."""
+    told = times(*((0.1 * number, distance_s * number) for number in range(9)))
+    steps_s = [after - before for before, after in itertools.pairwise(told)]
+    assert steps_s == pytest.approx([0.1] * (believed - 1) + [distance_s] * (9 - believed))
+
+
+def test_timestamps_that_catch_up_after_a_stall_are_believed() -> None:
+    """Twenty seconds in which the network gives all there is once in four."""
+    pictures = [(0.1 * number, 4.0 * (number // 40)) for number in range(200)]
+    assert times(*pictures) == pytest.approx([pts_s for pts_s, _ in pictures])
 
 
 def test_steady_timestamps_are_never_given_up() -> None:
