@@ -176,6 +176,33 @@ class Assembler(ABC):
         self._markers_lie |= self._is_marked
         self._is_unmarked_within |= not self._is_marked
 
+    def _take_part(
+        self, data: bytes | memoryview, timestamp: int, *, is_start: bool, is_marked: bool
+    ) -> Sequence[CodedPicture]:
+        """One packet's part of a picture. `is_start`: a picture begins with it. Without data only its time counts."""
+        if timestamp == self._timestamp:
+            self._shares_time |= self._has_picture and not is_start
+        elif len(data) and not is_start and self._goes_on():
+            self._timestamp = timestamp
+        else:
+            self._turn(timestamp)
+        if not len(data):
+            return self._given()
+        if is_start:
+            if self._has_picture:
+                self._repeats = True
+                self._close()
+            self._open(is_first=True)
+            self._append(data)
+        elif self._has_picture:
+            self._continue()
+            self._append(data)
+        else:
+            self._miss_begin()
+        if self._has_picture:
+            self._is_marked = is_marked
+        return self._given()
+
     def _append(self, data: bytes | memoryview) -> None:
         """To the picture. One that grows beyond all measure is given up."""
         end = self._size + len(data)

@@ -21,35 +21,11 @@ class H263(Assembler):
 
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
         payload = packet[start:]
-        at = _header_bytes(payload)
-        has_start = at < len(payload) and payload[0] & _IS_START != 0
-        is_picture = has_start and payload[at] & 0xFC == 0x80  # else the start code is that of a group of blocks
-        if timestamp == self._timestamp:
-            self._shares_time |= self._has_picture and not is_picture
-        elif at < len(payload) and not is_picture and self._goes_on():
-            self._timestamp = timestamp
-        else:
-            self._turn(timestamp)
-        if at >= len(payload):
-            return self._given()
-        data = b"".join((_ZEROS if has_start else b"", payload[at:]))
-        if is_picture:
-            self._begin(data)
-        elif self._has_picture:
-            self._continue()
-            self._append(data)
-        else:
-            self._miss_begin()
-        if self._has_picture:
-            self._is_marked = is_marked
-        return self._given()
-
-    def _begin(self, data: bytes) -> None:
-        if self._has_picture:
-            self._repeats = True
-            self._close()
-        self._open(is_first=True)
-        self._append(data)
+        rest = payload[_header_bytes(payload) :]
+        has_start = len(rest) > 0 and payload[0] & _IS_START != 0
+        is_start = has_start and rest[0] & 0xFC == 0x80  # else the start code is that of a group of blocks
+        data = b"".join((_ZEROS if has_start else b"", rest))
+        return self._take_part(data, timestamp, is_start=is_start, is_marked=is_marked)
 
     def _finished(self, is_whole: bool) -> CodedPicture:
         data = self._data()

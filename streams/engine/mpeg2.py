@@ -28,32 +28,7 @@ class MPEG2(Assembler):
         payload = packet[start:]
         at = 2 * _HEADER_BYTES if payload and payload[0] & _IS_MPEG2 else _HEADER_BYTES
         data = bytes(payload[at:])
-        is_start = data.startswith(_STARTS)
-        if timestamp == self._timestamp:
-            self._shares_time |= self._has_picture and not is_start
-        elif data and not is_start and self._goes_on():
-            self._timestamp = timestamp
-        else:
-            self._turn(timestamp)
-        if not data:
-            return self._given()
-        if is_start:
-            self._begin(data)
-        elif self._has_picture:
-            self._continue()
-            self._append(data)
-        else:
-            self._miss_begin()
-        if self._has_picture:
-            self._is_marked = is_marked
-        return self._given()
-
-    def _begin(self, data: bytes) -> None:
-        if self._has_picture:
-            self._repeats = True
-            self._close()
-        self._open(is_first=True)
-        self._append(data)
+        return self._take_part(data, timestamp, is_start=data.startswith(_STARTS), is_marked=is_marked)
 
     def _finished(self, is_whole: bool) -> CodedPicture:
         data = self._data()

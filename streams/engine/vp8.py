@@ -21,34 +21,12 @@ class VP8(Assembler):
 
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
         payload = packet[start:]
-        at = _descriptor_bytes(payload)
-        is_start = at < len(payload) and payload[0] & (_START | _PARTITION) == _START
-        if timestamp == self._timestamp:
-            self._shares_time |= self._has_picture and not is_start
-        elif at < len(payload) and not is_start and self._goes_on():
-            self._timestamp = timestamp
-        else:
-            self._turn(timestamp)
-        if at >= len(payload):
-            return self._given()
+        data = payload[_descriptor_bytes(payload) :]
+        is_start = len(data) > 0 and payload[0] & (_START | _PARTITION) == _START
+        given = self._take_part(data, timestamp, is_start=is_start, is_marked=is_marked)
         if is_start:
-            self._begin(payload[at:], is_reference=not payload[0] & _NON_REFERENCE)
-        elif self._has_picture:
-            self._continue()
-            self._append(payload[at:])
-        else:
-            self._miss_begin()
-        if self._has_picture:
-            self._is_marked = is_marked
-        return self._given()
-
-    def _begin(self, data: memoryview, *, is_reference: bool) -> None:
-        if self._has_picture:
-            self._repeats = True
-            self._close()
-        self._open(is_first=True)
-        self._is_reference = is_reference
-        self._append(data)
+            self._is_reference = not payload[0] & _NON_REFERENCE
+        return given
 
     def _finished(self, is_whole: bool) -> CodedPicture:
         data = self._data()

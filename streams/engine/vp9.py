@@ -21,33 +21,9 @@ class VP9(Assembler):
 
     def take(self, packet: memoryview, start: int, timestamp: int, is_marked: bool) -> Sequence[CodedPicture]:
         payload = packet[start:]
-        at = _descriptor_bytes(payload)
-        if at is None or at >= len(payload):
-            return self._given()
-        is_start = payload[0] & _BEGINS != 0
-        if timestamp == self._timestamp:
-            self._shares_time |= self._has_picture and not is_start
-        elif not is_start and self._goes_on():
-            self._timestamp = timestamp
-        else:
-            self._turn(timestamp)
-        if is_start:
-            self._begin(payload[at:])
-        elif self._has_picture:
-            self._continue()
-            self._append(payload[at:])
-        else:
-            self._miss_begin()
-        if self._has_picture:
-            self._is_marked = is_marked
-        return self._given()
-
-    def _begin(self, data: memoryview) -> None:
-        if self._has_picture:
-            self._repeats = True
-            self._close()
-        self._open(is_first=True)
-        self._append(data)
+        data = payload[_descriptor_bytes(payload) :]
+        is_start = len(data) > 0 and payload[0] & _BEGINS != 0
+        return self._take_part(data, timestamp, is_start=is_start, is_marked=is_marked)
 
     def _finished(self, is_whole: bool) -> CodedPicture:
         data = self._data()
@@ -68,8 +44,8 @@ def _is_key(frame: bytes) -> bool:
     return frame[0] >> 6 == 2 and bits == 0
 
 
-def _descriptor_bytes(payload: memoryview) -> int | None:
-    """Its length; None if it does not end."""
+def _descriptor_bytes(payload: memoryview) -> int:
+    """Its length; that of the payload if it does not end."""
     try:
         flags, at = payload[0], 1
         if flags & _HAS_PICTURE_ID:
@@ -83,7 +59,7 @@ def _descriptor_bytes(payload: memoryview) -> int | None:
                     break
         return at + _structure_bytes(payload[at:]) if flags & _HAS_STRUCTURE else at
     except IndexError:
-        return None
+        return len(payload)
 
 
 def _structure_bytes(data: memoryview) -> int:
