@@ -54,7 +54,6 @@ AT_THE_DOOR = [
     pytest.param(Trouble(end=End.CLOSE, after_bytes=0), "closed", id="closed at once"),
     pytest.param(Trouble(end=End.CLOSE, after_bytes=300), "closed", id="closed in an answer"),
     pytest.param(Trouble(end=End.RESET, after_bytes=300), "closed", id="reset in an answer"),
-    pytest.param(Trouble(end=End.CLOSE), "closed", id="closed after PLAY"),
 ]
 
 
@@ -71,10 +70,11 @@ def test_a_camera_that_cannot_be_had_is_captured_as_soon_as_it_can(proxy: Proxy,
     assert (report.status.error_code, report.status.next_attempt_at) == ("", None)
 
 
-def test_where_no_packet_comes_by_tcp_udp_is_taken(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", [End.STALL, End.CLOSE], ids=str)
+def test_where_no_packet_comes_by_tcp_udp_is_taken(end: End, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server sends its datagrams past the proxy."""
     monkeypatch.setattr(feed, "FIRST_PACKET_S", 1.0)
-    proxy.trouble = Trouble(end=End.STALL)
+    proxy.trouble = Trouble(end=end)
     with capturing(proxy.url("demo")) as capture:
         report = capture.until(lambda report: report.counters.samples >= 3)
     assert (capture.codes, report.status.notices) == ([], (Notice.OTHER_TRANSPORT,))
