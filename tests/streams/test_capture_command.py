@@ -150,7 +150,7 @@ def test_pictures_that_were_all_rejected_are_named_as_the_reason(tmp_path: Path)
         result = json.loads(process.communicate(timeout=LIMIT_S)[0])
     assert (result["code"], result["samples"], result["error"]["code"]) == ("no_frame", 0, "undecodable")
     assert result["rejected"] > 10
-    assert f"{result['rejected']} rejected" in result["message"]
+    assert f"{result['rejected']} were rejected" in result["message"]
 
 
 def framed_packets(data: bytes) -> list[bytes]:
