@@ -95,6 +95,22 @@ class Shop:
         self.wait_for(names)
         return all(self.results()[name] for name in names)
 
+    def pause(self, process: psutil.Process) -> None:
+        """Stop it where it holds no lock of SQLite: all others, this test too, would wait for that one."""
+        kill(process, signal.SIGSTOP)
+        while not self._is_unlocked():
+            kill(process, signal.SIGCONT)
+            until(self._is_unlocked)
+            kill(process, signal.SIGSTOP)
+
+    def _is_unlocked(self) -> bool:
+        with closing(sqlite3.connect(self.site.folder / "db.sqlite3", timeout=2, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            return True
+
     def _ask(self, query: str) -> list[tuple[object, ...]]:
         connection = sqlite3.connect(self.site.folder / "db.sqlite3", timeout=20)
         try:
@@ -145,7 +161,7 @@ def test_a_part_that_hangs_costs_the_cluster_and_neither_job_nor_recorder(tmp_pa
         assert shop.host.recorders == recorders
 
         # One worker's job is done by the other one, or, if the queue's lock hangs too, by those of the next cluster.
-        kill(shop.host.jobs.workers[0], signal.SIGSTOP)
+        shop.pause(shop.host.jobs.workers[0])
         shop.queue()
         assert shop.does_jobs()
         assert shop.host.recorders == recorders
@@ -154,7 +170,7 @@ def test_a_part_that_hangs_costs_the_cluster_and_neither_job_nor_recorder(tmp_pa
 def hang(shop: Shop, paused: Sequence[str]) -> None:
     jobs = shop.host.jobs
     for part in paused:
-        kill(parts_of(jobs)[part], signal.SIGSTOP)
+        shop.pause(parts_of(jobs)[part])
     shop.queue()  # it may have been in a queue of the cluster, and comes back when its time is over
     wait_until_gone(jobs.all)
     assert shop.does_jobs()
