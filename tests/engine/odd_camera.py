@@ -139,6 +139,7 @@ class OddCamera:
                     self.requests.append(request)
                     said = self.on.get(request.method, plain)(request)
                     if said is None:
+                        _end(line)
                         break
                     for part in [said] if isinstance(said, bytes) else said:
                         line.sendall(part)
@@ -159,6 +160,14 @@ class OddCamera:
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
         return Request(words[0], words[1], headers, number)
+
+
+def _end(line: socket.socket) -> None:
+    """Hear the client out: to close with a report of its unread would reset the connection, and take from the client
+    what it has not read yet."""
+    line.shutdown(socket.SHUT_WR)
+    while line.recv(65_536):
+        pass
 
 
 def digest_fields(request: Request) -> dict[str, str]:
