@@ -163,7 +163,8 @@ def _become(arguments: list[str], output: int, errors: int) -> None:
     """In the child. It is told to stop should this program be killed; Ctrl-C reaches it from here, once."""
     try:
         os.setsid()
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and so would the command
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         os.dup2(output, 1)
