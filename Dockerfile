@@ -7,7 +7,7 @@ FROM python:3.13-slim
 COPY requirements.txt requirements-s3.txt scripts/image-install.sh /opt/exercise/
 RUN PIP_NO_CACHE_DIR=1 bash /opt/exercise/image-install.sh /opt/exercise/requirements.txt /opt/exercise/requirements-s3.txt
 
-COPY scripts/serve.sh scripts/healthcheck scripts/keys.sh /opt/exercise/
+COPY scripts/serve.sh scripts/json_lines.py scripts/healthcheck scripts/keys.sh /opt/exercise/
 COPY . /app
 
 ENV PATH=/opt/venv/bin:$PATH \

@@ -7,6 +7,9 @@ import sys
 
 def main() -> None:
     _replace_closed_streams()
+    if sys.argv[1:] in (["version"], ["--version"]):  # Django would print its own alone
+        print(_versions())
+        return
     settings = "rtspsite.bare" if sys.argv[1:2] == ["capture"] else "rtspsite.settings"
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings)
     try:
@@ -19,6 +22,17 @@ def main() -> None:
             "No Django for this Python, or it is older than 3.11: run `make setup` and use .venv/bin/python"
         ) from error
     execute_from_command_line(sys.argv)
+
+
+def _versions() -> str:
+    """One line with the service's version first. It needs no settings and no database."""
+    import platform
+
+    import django
+
+    from rtspsite import __version__
+
+    return f"{__version__} (Django {django.get_version()}, Python {platform.python_version()})"
 
 
 def _replace_closed_streams() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from streams.engine.masking import mask
 
+from . import json_log
+
 _FORMAT_WARNING = warnings.formatwarning
 
 
@@ -52,9 +54,12 @@ class MaskedRecord(logging.LogRecord):
         super().__setattr__(name, value)
 
 
-def guard() -> None:
+def guard(is_json: bool = False) -> None:
     """From here on all that this process says of itself is masked: records, warnings, the last words of a fault."""
     logging.setLogRecordFactory(MaskedRecord)
+    if is_json:
+        json_log.guard()
+        return
     warnings.formatwarning = _format_warning
     sys.excepthook = _say_last_words
     threading.excepthook = _say_of_thread

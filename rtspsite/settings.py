@@ -20,7 +20,7 @@ from environs import FileAwareEnv, ValidationError, validate
 from streams.engine import masking
 from streams.engine.address import parse_networks, parse_ports
 
-from . import keys, logs
+from . import json_log, keys, logs
 
 
 class Environment(FileAwareEnv):
@@ -106,6 +106,11 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment(eager=False, strip_whitespace=True)
 TOKEN_LENGTH = 20
 
+# First, so that what is wrong with the others is a line of this format, too.
+LOG_FORMAT = env.str("LOG_FORMAT", "text", validate=validate.OneOf(["text", "json"]))
+if LOG_FORMAT == "json":
+    json_log.guard()
+
 # --- where data goes ---------------------------------------------------------------------------------------
 DATA_DIR = env.path("DATA_DIR", BASE_DIR / "data").resolve()
 MEDIA_ROOT = env.path("MEDIA_ROOT", BASE_DIR / "media").resolve()
@@ -157,7 +162,7 @@ SECRET_KEY = _secret_key or keys.secret_key(DATA_DIR)
 # What an earlier key has signed is still read: sessions, links to pictures.
 SECRET_KEY_FALLBACKS = [key.strip() for key in _former_keys]
 CREDENTIALS_KEYS = _credentials_keys or [keys.credentials_key(DATA_DIR)]
-logs.guard()
+logs.guard(LOG_FORMAT == "json")
 masking.keep([SECRET_KEY, *SECRET_KEY_FALLBACKS, *CREDENTIALS_KEYS, *API_TOKENS])
 masking.keep([DATABASES["default"].get("PASSWORD") or "", _s3_options["secret_key"] or ""])
 masking.keep([unquote(urlsplit(_redis_url).password or "")])
@@ -315,7 +320,11 @@ else:
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "rtspsite.logs.Masked", "fmt": "%(asctime)s %(levelname)s %(message)s"}},
+    "formatters": {
+        "line": {"()": "rtspsite.json_log.JSONLines"}
+        if LOG_FORMAT == "json"
+        else {"()": "rtspsite.logs.Masked", "fmt": "%(asctime)s %(levelname)s %(message)s"}
+    },
     "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}, "refused": {"()": "rtspsite.logs.Refused"}},
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["refused"]},

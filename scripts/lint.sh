@@ -20,4 +20,5 @@ step "$bin/mypy"
 step "$bin/lint-imports" --no-logo
 step "$bin/python" manage.py makemigrations --check --dry-run
 step "$bin/python" manage.py check --deploy --fail-level WARNING
+step "$bin/python" -m tests.kubernetes
 step scripts/audit.sh

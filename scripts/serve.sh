@@ -15,8 +15,18 @@ python=${PYTHON:-python3}
 # Longer than the last checkpoint and TEARDOWN of every capture take. (`docker stop` waits 10 s unless told otherwise.)
 stop_within_s=${SERVE_STOP_WITHIN_S:-25}
 
-say() { echo "serve: $*" >&2; }
-die() { say "$@"; exit 1; }
+say() { echo "${SERVE_IN_JSON:+<${level:-6}>}serve: $*" >&2; }
+die() { level=3 say "$@"; exit 1; }
+
+# With LOG_FORMAT=json this script runs itself below a program that makes an object of each line which is none. It marks
+# its own lines with a priority for it.
+case ${LOG_FORMAT:-}${LOG_FORMAT_FILE:+$(cat "$LOG_FORMAT_FILE")},${1:-serve}:$# in
+    json,serve:[01] | json,web:1 | json,supervise:1)
+        if [ -z "${SERVE_IN_JSON-}" ]; then
+            export SERVE_IN_JSON=1 GUNICORN_CMD_ARGS="${GUNICORN_CMD_ARGS-} --logger-class=rtspsite.gunicorn_log.Logger"
+            exec "$python" -I -S "$(dirname "$0")/json_lines.py" bash "$0" "$@"
+        fi ;;
+esac
 
 cd "${APP_DIR:-$(dirname "$0")/..}" || exit 1
 [ -r manage.py ] || die "cannot read $PWD/manage.py as uid $(id -u): mount the checkout, readable for that uid, over $PWD."
@@ -140,7 +150,7 @@ restart() {
     [ $((SECONDS - begun_s[$part])) -lt 60 ] || killed[$part]=0
     pause_s=$((killed[$part] == 0 ? 0 : killed[$part] < 4 ? 1 << killed[$part] - 1 : 10))
     killed[$part]=$((killed[$part] + 1))
-    say "the $part was killed, status $2: starting it again in $pause_s s."
+    level=4 say "the $part was killed, status $2: starting it again in $pause_s s."
     if [ $pause_s -eq 0 ]; then begin "$part"; else start "$part" sleep $pause_s; is_pausing[$part]=yes; fi
 }
 
@@ -176,7 +186,7 @@ done
 if [ -n "$stopping" ]; then
     status=0
 else
-    say "the $ended ended by itself with status $status, so everything stops."
+    level=3 say "the $ended ended by itself with status $status, so everything stops."
     [ "$status" -ne 0 ] || status=1
     stop
     # What the supervisor leaves behind sees its pipe close; the rest has to be told.
@@ -184,7 +194,7 @@ else
 fi
 
 if ! gone_within "$stop_within_s" ours; then
-    say "still there $stop_within_s s after the stop, so killed: $(ours | sort -u | tr '\n' ' ')"
+    level=4 say "still there $stop_within_s s after the stop, so killed: $(ours | sort -u | tr '\n' ' ')"
     signal KILL ours
     [ "$status" -ne 0 ] || status=1
 fi

@@ -28,6 +28,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from rtspsite import __version__
+
 from . import claims, health
 from .models import Capture, Frame, Host, Status, Stream
 
@@ -215,6 +217,7 @@ def _in_time(asked: "Future[T]") -> T | None:
 def _of_service(found: Found | None, waiting_jobs: int | None, room: health.Room | None) -> Iterator[Metric]:
     versions = {"python": platform.python_version(), "django": django.get_version(), "database": connection.vendor}
     yield InfoMetricFamily("rtspsite", "What the service runs on.", value=versions)
+    yield InfoMetricFamily("rtspsite_build", "The service's version.", value={"version": __version__})
     yield _gauge(
         "database_up", "Whether the database answers. If not, most other metrics are missing.", found is not None
     )

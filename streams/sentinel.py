@@ -50,7 +50,7 @@ class Sentinel(Original):  # type: ignore[misc]  # it comes without types
         """Workers are recycled and, after a timeout, end by themselves; a pusher whose broker failed does too."""
         process.join(LAST_WORDS_S)
         if process.exitcode != 0:
-            self._end(f"a part died pid={process.pid} code={process.exitcode}")
+            self._end("a part died pid=%s code=%s", process.pid, process.exitcode)
         super().reincarnate(process)
 
     def _look(self) -> None:
@@ -63,7 +63,7 @@ class Sentinel(Original):  # type: ignore[misc]  # it comes without types
         self._seen = done
         connections.close_all()  # the scheduler's too
         if self._stuck_s > STUCK_S:
-            self._end(f"jobs wait and none is done stuck_s={self._stuck_s:.0f}")
+            self._end("jobs wait and none is done stuck_s=%.0f", self._stuck_s)
 
     def _is_waiting(self, now_s: float) -> bool:
         """Whether there is something to do and a part that could do it. Jobs that run are bounded by a timeout."""
@@ -83,8 +83,8 @@ class Sentinel(Original):  # type: ignore[misc]  # it comes without types
         self._done.value += 1
         connections.close_all()
 
-    def _end(self, reason: str) -> None:
-        log.error("job cluster ends itself: %s", reason)
+    def _end(self, reason: str, *values: object) -> None:
+        log.error(f"job cluster ends itself: {reason}", *values)
         os.killpg(0, signal.SIGKILL)
 
 

@@ -14,6 +14,8 @@ from django.views.generic import RedirectView
 from ninja import NinjaAPI, Swagger
 from ninja.openapi.schema import OpenAPISchema
 
+from rtspsite import __version__
+
 from .. import doors
 from . import calls, errors
 
@@ -56,7 +58,7 @@ class Api(NinjaAPI):
 
 api = Api(
     title="Stream captures",
-    version="1",
+    version=__version__,
     description="Captures frames of RTSP cameras and keeps the best. Moments are UTC in ISO 8601, intervals are "
     "seconds. Whatever is not as it should be is answered with one shape: a code, a sentence and the wrong fields.",
     docs=Docs(settings={"validatorUrl": None}),

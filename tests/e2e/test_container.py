@@ -194,7 +194,7 @@ def lay_image(root: Path) -> None:
             (root / "app" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, root / "app" / name)
     (root / "opt/exercise").mkdir(parents=True)
-    for name in ("serve.sh", "healthcheck", "keys.sh"):
+    for name in ("serve.sh", "json_lines.py", "healthcheck", "keys.sh"):
         shutil.copy(ROOT / "scripts" / name, root / "opt/exercise")
     for folder in [root / "app", *(p for p in (root / "app").rglob("*") if p.is_dir())]:
         folder.chmod(0o555)
