@@ -15,6 +15,18 @@ python=${PYTHON:-python3}
 # Longer than the last checkpoint and TEARDOWN of every capture take. (`docker stop` waits 10 s unless told otherwise.)
 stop_within_s=${SERVE_STOP_WITHIN_S:-25}
 
+# Whoever reads the output may go away (a log collector that is restarted, `| head`). Each line that is written then
+# brings SIGPIPE: it is heard and means nothing. Not ignored, as each child would inherit that.
+trap : PIPE
+# A stream that is closed (`2>&-`) is given to the next file that is opened: bash's own, which is this script, or a
+# child's database or socket, with the log in it.
+for stream in 0 1 2; do
+    case $stream:$(stat -c %A /proc/$$/fd/$stream 2>/dev/null) in
+        0:lr* | [12]:l?w*) ;;
+        *) eval "exec $stream<>/dev/null" ;;
+    esac
+done
+
 say() { echo "serve: $*" >&2; }
 die() { say "$@"; exit 1; }
 
