@@ -25,8 +25,7 @@ from tests.e2e.rows import Rows
 from tests.e2e.service import Service, gunicorn, wait_for
 
 COUNT = 8
-NAME_SERVER = "127.0.0.53"
-ANSWER = f"nameserver {NAME_SERVER}\noptions timeout:1 attempts:1\n"
+FIRST, SECOND = "127.0.0.53", "127.0.0.54"
 LIMIT_S = 90.0
 SECRET = "secret"
 REPLACED = re.compile(r"recorder replaced reason='(.*)'")
@@ -34,12 +33,12 @@ _SCENE = Scene(160, 120, (120.0, 60.0, 200.0, 90.0), fps=10, gop_s=0.5)
 
 
 class NameServer(BaseResolver):  # type: ignore[misc]  # it comes without types
-    """Knows cam-0.test and its like while `is_up`."""
+    """Knows cam-0.test and its like while `is_up`; else it says that there is no such name."""
 
-    is_up = True
-
-    def __init__(self) -> None:
-        DNSServer(self, address=NAME_SERVER, port=53, logger=DNSLogger(logf=lambda line: None)).start_thread()
+    def __init__(self, address: str, *, is_up: bool) -> None:
+        self.is_up = is_up
+        self.configuration = f"nameserver {address}\noptions timeout:1 attempts:1\n"
+        DNSServer(self, address=address, port=53, logger=DNSLogger(logf=lambda line: None)).start_thread()
 
     def resolve(self, request: DNSRecord, handler: DNSHandler) -> DNSRecord:
         reply, question = request.reply(), request.q
@@ -55,7 +54,6 @@ def prepare(folder: Path) -> Path:
     run, etc = folder / "run", folder / "etc"
     run.mkdir()
     run.chmod(0o755)
-    write(run / "resolv.conf", ANSWER)
     # As a user who is not root some files cannot be copied: nothing here needs them.
     subprocess.run(["cp", "-a", "/etc", etc], check=False, stderr=subprocess.DEVNULL)
     (etc / "resolv.conf").unlink(missing_ok=True)
@@ -74,10 +72,10 @@ def write(path: Path, text: str) -> None:
     beside.rename(path)
 
 
-def replace_folder(run: Path) -> None:
+def replace_folder(run: Path, text: str) -> None:
     new = run.with_name("run.new")
     new.mkdir()
-    write(new / "resolv.conf", ANSWER)
+    write(new / "resolv.conf", text)
     run.rename(run.with_name("run.old"))
     new.rename(run)
     # Every user may read this, but a setting names it: recorders that start from now on may not read the folder.
@@ -143,20 +141,24 @@ def is_unresolved(trial: Trial) -> Callable[[int], bool]:
 
 def main(folder: Path, away_s: float) -> dict[str, float]:
     run = prepare(folder)
-    names = NameServer()
+    first, second = NameServer(FIRST, is_up=True), NameServer(SECOND, is_up=False)
+    write(run / "resolv.conf", first.configuration)
     clip = encode(_SCENE)
     with ExitStack() as stack:
         cameras = [stack.enter_context(ScriptedCamera(clip, path=f"c{n}", live=True)) for n in range(COUNT)]
         service = stack.enter_context(gunicorn(folder / "service", ANY_SECRET_FILE=str(folder / SECRET)))
         trial = Trial(service, cameras, stack.enter_context(Rows(f"sqlite:///{folder}/service/data/db.sqlite3")))
-        reasons = trial.step("file renamed", lambda: write(run / "resolv.conf", f"{ANSWER}search lan\n"))
+        first.is_up, second.is_up = False, True  # so that a recorder needs what the new file says
+        reasons = trial.step("file renamed", lambda: write(run / "resolv.conf", second.configuration))
         assert reasons == [], "the folder of the link is open: no recorder has to be replaced"
-        reasons = trial.step("folder renamed", lambda: replace_folder(run))
+        first.is_up, second.is_up = True, False
+        reasons = trial.step("folder renamed", lambda: replace_folder(run, first.configuration))
         assert sorted(reasons) == ["/etc/resolv.conf was replaced"] * COUNT
-        reasons = trial.step("file renamed in a folder with a secret", lambda: write(run / "resolv.conf", ANSWER))
+        first.is_up, second.is_up = False, True
+        reasons = trial.step("file renamed beside a secret", lambda: write(run / "resolv.conf", second.configuration))
         assert sorted(reasons) == ["/etc/resolv.conf was replaced"] * COUNT
         if away_s:
-            names_away(trial, names, away_s)
+            names_away(trial, second, away_s)
     return trial.took_s
 
 
