@@ -119,12 +119,14 @@ stopping=""
 stop() { [ ${#current[@]} -eq 0 ] || kill -TERM "${current[@]}" 2>/dev/null; }
 trap 'stopping=yes; stop' TERM INT HUP
 
-# In a session of its own a child gets a Ctrl-C only from here; with pdeathsig it ends even if this script is killed.
+# In a session of its own a child gets a Ctrl-C only from here; with pdeathsig it ends even if this script is killed, and
+# with the look at its parent also if that was before pdeathsig was set.
 start() {
     local part=$1
     shift
     starts=$((starts + 1))
-    env SERVE_RUN="$run" SERVE_START="$run.$starts" setsid setpriv --pdeathsig TERM "$@" </dev/null &
+    env SERVE_RUN="$run" SERVE_START="$run.$starts" setsid setpriv --pdeathsig TERM \
+        sh -c '[ "$PPID" = "$0" ] && exec "$@"' $$ "$@" </dev/null &
     current[$part]=$! start_of[$part]=$starts begun_s[$part]=$SECONDS
     [ -z "$stopping" ] || stop # the signal may have come before the child was on the list
 }

@@ -1,6 +1,11 @@
-"""`scripts/serve.sh` whose output nobody reads any more, or never could: the service goes on."""
+"""`scripts/serve.sh` whose output nobody reads any more, or never could: the service goes on.
+
+And what it is in the middle of starting when it is killed itself.
+"""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,3 +123,43 @@ def test_a_preparation_whose_account_is_made_has_worked_though_nobody_reads_that
     assert done.returncode == 0
     with Rows(f"sqlite:///{tmp_path}/data/db.sqlite3") as rows:
         assert rows.read("SELECT username FROM auth_user ORDER BY id")[-1] == ("second",)
+
+
+SLOW_SETPRIV = """#!/bin/sh
+case "$*" in *gunicorn*)
+    touch "$STARTING"
+    while kill -0 "$PPID" 2>/dev/null; do sleep 0.1; done ;;
+esac
+exec {setpriv} "$@"
+"""
+
+
+def test_what_is_being_started_when_it_is_killed_does_not_stay(tmp_path: Path) -> None:
+    """The death of a parent is no signal for a child that asks for one afterwards."""
+    programs, starting = tmp_path / "bin", tmp_path / "starting"
+    programs.mkdir()
+    (programs / "setpriv").write_text(SLOW_SETPRIV.format(setpriv=shutil.which("setpriv")))
+    (programs / "setpriv").chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    settings = {"PYTHON": sys.executable, "PATH": path, "STARTING": str(starting)}
+    service = Service(tmp_path, (("bash", SERVE, "web"),), settings)
+    prepare_sqlite(tmp_path / "data" / "db.sqlite3")
+    with (tmp_path / "log").open("wb") as log:
+        serve = service._run(service.commands[0], log)
+    wait_for(starting.exists, "the start of the website")
+    serve.kill()
+    serve.wait()
+    try:
+        wait_for(lambda: not of_service(service), "the end of all", 30)
+    finally:
+        for pid in of_service(service):
+            os.kill(pid, signal.SIGKILL)
+
+
+def of_service(service: Service) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("PORT") == str(service.port):
+                found.append(process.pid)
+    return found
