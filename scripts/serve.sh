@@ -15,6 +15,18 @@ python=${PYTHON:-python3}
 # Longer than the last checkpoint and TEARDOWN of every capture take. (`docker stop` waits 10 s unless told otherwise.)
 stop_within_s=${SERVE_STOP_WITHIN_S:-25}
 
+# Whoever reads the output may go away (a log collector that is restarted, `| head`). Each line that is written then
+# brings SIGPIPE: it is heard and means nothing. Not ignored, as each child would inherit that.
+trap : PIPE
+# A stream that is closed (`2>&-`) is given to the next file that is opened: bash's own, which is this script, or a
+# child's database or socket, with the log in it.
+for stream in 0 1 2; do
+    case $stream:$(stat -c %A /proc/$$/fd/$stream 2>/dev/null) in
+        0:lr* | [12]:l?w*) ;;
+        *) eval "exec $stream<>/dev/null" ;;
+    esac
+done
+
 say() { echo "${SERVE_IN_JSON:+<${level:-6}>}serve: $*" >&2; }
 die() { level=3 say "$@"; exit 1; }
 
@@ -117,12 +129,14 @@ stopping=""
 stop() { [ ${#current[@]} -eq 0 ] || kill -TERM "${current[@]}" 2>/dev/null; }
 trap 'stopping=yes; stop' TERM INT HUP
 
-# In a session of its own a child gets a Ctrl-C only from here; with pdeathsig it ends even if this script is killed.
+# In a session of its own a child gets a Ctrl-C only from here; with pdeathsig it ends even if this script is killed, and
+# with the look at its parent also if that was before pdeathsig was set.
 start() {
     local part=$1
     shift
     starts=$((starts + 1))
-    env SERVE_RUN="$run" SERVE_START="$run.$starts" setsid setpriv --pdeathsig TERM "$@" </dev/null &
+    env SERVE_RUN="$run" SERVE_START="$run.$starts" setsid setpriv --pdeathsig TERM \
+        sh -c '[ "$PPID" = "$0" ] && exec "$@"' $$ "$@" </dev/null &
     current[$part]=$! start_of[$part]=$starts begun_s[$part]=$SECONDS
     [ -z "$stopping" ] || stop # the signal may have come before the child was on the list
 }

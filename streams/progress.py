@@ -33,8 +33,12 @@ class Lines:
     def __init__(self, say: Callable[[str], object]) -> None:
         self._say = say
         self._last: Status | None = None
+        self._replaced = 0
 
     def show(self, capture: Solo, elapsed_s: float) -> None:
+        for reason in capture.replace_reasons[self._replaced :]:
+            self._replaced += 1
+            self._say(f"recorder replaced reason={reason!r}")
         if capture.status != self._last:
             self._last = capture.status
             self._say(line(capture.status))

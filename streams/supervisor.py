@@ -23,6 +23,7 @@ from .engine.report import Report, Seed, Settings, State, Status
 from .engine.wire import Changed
 from .fields import Sealed
 from .models import Host
+from .private import private_paths
 from .queries import Wanted
 
 log = logging.getLogger(__name__)
@@ -319,6 +320,8 @@ class Supervisor:
         if final.status.state is State.FAILED:
             self._fail(recorder.claim, final.status.error_code, final.status.error_text)
         elif recorder.left_s is None:
+            if final.replace_reason:
+                _log(recorder, logging.INFO, "recorder replaced reason=%r", final.replace_reason)
             self._restart_later(recorder)
         else:
             services.hand_over(recorder.claim)
@@ -433,6 +436,7 @@ class Supervisor:
             verify_certificate=stream.verify_certificate,
             networks=configured.CAPTURE_ALLOWED_NETWORKS,
             redirect_ports=configured.CAPTURE_REDIRECT_PORTS,
+            closed=private_paths(),
             memory_bytes=configured.CAPTURE_MEMORY_MB << 20,
         )
         board = tuple((frame.number, frame.score) for frame in capture.frames.all())

@@ -98,6 +98,11 @@ class Unreachable(CaptureError):
     code = "unreachable"
     words = "No connection to the camera: nothing answers at this host and port."
 
+    def __init__(self, detail: str = "", *, is_unresolved: bool = False) -> None:
+        """`is_unresolved`: no address is known for the name."""
+        super().__init__(detail)
+        self.is_unresolved = is_unresolved
+
 
 class CameraFull(CaptureError):
     code = "camera_full"

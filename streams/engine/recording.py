@@ -12,10 +12,11 @@ import socket
 import threading
 import time
 import traceback
+from functools import partial
 
 import cv2
 
-from . import heap, limits, sandbox
+from . import heap, limits, lookups, sandbox
 from .errors import CaptureError, OutOfMemory, RecorderDied
 from .recorder import EXIT_OUT_OF_MEMORY, LEAVE_S
 from .report import Seed, Settings
@@ -39,7 +40,7 @@ def record(settings: Settings, seed: Seed, link: socket.socket) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process without asking Python
     heap.give_back()
     limits.limit(settings.memory_bytes)
-    sandbox.shut_in(*sandbox.ports_of(settings.address.port, settings.redirect_ports))
+    sandbox.shut_in(*sandbox.ports_of(settings.address.port, settings.redirect_ports), closed=settings.closed)
     cv2.setNumThreads(1)
     try:
         _Recorder(settings, seed, link).run()
@@ -58,7 +59,8 @@ class _Recorder:
         self._readable.register(self._woken, select.POLLIN)
         self._has_said_changed = False
         self._inbox = Inbox()
-        self._session = Session(settings, seed, on_change=self._wake)
+        files = lookups.files_for(settings.address, verifies_certificate=settings.verify_certificate)
+        self._session = Session(settings, seed, on_change=self._wake, replaced_file=partial(sandbox.replaced, files))
         self._thread = threading.Thread(target=self._run_session, name="session", daemon=True)
         self._watched_s = self._weighed_s = time.monotonic()
         self._weighed_cpu_s = time.process_time()
@@ -87,7 +89,8 @@ class _Recorder:
         except Exception as error:  # the outermost loop of this thread; a message could quote what a camera sent
             why = _why(error)
             if not isinstance(why, OutOfMemory):
-                traceback.print_tb(error.__traceback__)
+                with contextlib.suppress(OSError):  # nobody reads the log any more
+                    traceback.print_tb(error.__traceback__)
             self._session.fail(why)
 
     def _answer(self) -> bool:

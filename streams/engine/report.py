@@ -35,6 +35,8 @@ class Settings:
     """Those that may be connected to; empty: all that are not refused anyway."""
     redirect_ports: tuple[int, ...] = ()
     """Ports of the camera's own host that it may redirect to, beside the one of its address."""
+    closed: tuple[str, ...] = ()
+    """Paths that the recorder must never read: no folder above or beneath one of them is opened for a link."""
     memory_bytes: int = 1 << 30
     """What the recorder may take beside what all share; a hostile camera would have it take everything."""
 
@@ -111,3 +113,5 @@ class Report:
     """As `Timeline.encode` has it; empty: it is not due."""
     quirks: str = ""
     """All that is known of the camera now, as `Quirks.encode` has it; empty: nothing out of the ordinary."""
+    replace_reason: str = ""
+    """In its last report: why another recorder has to take the place of this one. Empty: it need not."""

@@ -17,7 +17,7 @@ def resolve(address: Address, networks: Networks = ()) -> list[str]:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise Unreachable(f"The host name {address.host} cannot be resolved.") from None
+        raise Unreachable(f"The host name {address.host} cannot be resolved.", is_unresolved=True) from None
     ips = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     try:
         for ip in ips:

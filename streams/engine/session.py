@@ -13,7 +13,7 @@ from .continuity import Rule, Watch, continuity
 from .conversion import encode_frame
 from .copies import Copies
 from .dialogue import Caution
-from .errors import CaptureError, OutOfMemory, Retry, TransportRefused
+from .errors import CaptureError, OutOfMemory, Retry, TransportRefused, Unreachable
 from .feed import Feed, Opener, Packet, open_feed
 from .leaderboard import Leaderboard
 from .notices import Notice
@@ -40,6 +40,9 @@ KEY_FRAME_S = 120.0
 # The timeline is said again when it has grown by a quarter, within these limits: somebody may watch the first minute.
 TIMELINE_S = (2.0, 10.0)
 TIMELINE_GROWTH = 1 / 4
+# A name that this recorder has resolved before and now cannot: another recorder tries. What a process knows of name
+# servers and modules can be out of date in ways that only a new process is rid of.
+UNRESOLVED_S = 60.0
 # Samples whose lateness is remembered.
 REMEMBERED = 1000
 OTHER = {"tcp": "udp", "udp": "tcp"}
@@ -58,7 +61,9 @@ class Session:
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         on_change: Callable[[], None] = lambda: None,
+        replaced_file: Callable[[], str] = str,
     ) -> None:
+        """`replaced_file`: a file for the look-up that was replaced and is closed to this process; empty: none."""
         self.settings = settings
         self.stop = Stop()
         seed = seed or Seed()
@@ -67,6 +72,10 @@ class Session:
         self._clock = clock or SystemClock()
         self._backoff = backoff or Backoff()
         self._on_change = on_change
+        self._replaced_file = replaced_file
+        self._has_resolved = False
+        self._unresolved_since_s: float | None = None
+        self._replace_reason = ""
         self._lock = threading.Lock()
         # A picture leaves memory once it is saved: nine of 1080p are 4 MB.
         self._board: Leaderboard[Picture | None] = Leaderboard(
@@ -96,9 +105,9 @@ class Session:
         self._began_s = self._told_timeline_s = self._clock.monotonic()
 
     def run(self) -> None:
-        """Capture until `stop` is set or an error comes that is never to be retried."""
+        """Capture until `stop` is set, an error comes that is never to be retried, or another recorder has to."""
         self._wait_on(self._status)
-        while not self.stop.is_set():
+        while not self.stop.is_set() and not self._has_to_give_way():
             try:
                 self._connect()
             except Stopped:
@@ -106,8 +115,10 @@ class Session:
             except OutOfMemory:  # whatever holds it: it is given back by ending
                 raise
             except TransportRefused as error:
+                self._note_lookup(error)
                 self._turn(error)
             except CaptureError as error:
+                self._note_lookup(error)
                 if error.retry is Retry.NEVER:
                     self._set(Status(State.FAILED, error.code, str(error)))
                     return
@@ -127,6 +138,7 @@ class Session:
                 is_final=is_final,
                 timeline=self._timeline.encode() if self._is_timeline_due() or is_final else "",
                 quirks=self._quirks.encode(),
+                replace_reason=self._replace_reason if is_final else "",
             )
 
     def _is_timeline_due(self) -> bool:
@@ -157,6 +169,21 @@ class Session:
             self._put_off(error)
         else:
             self._set(Status(State.RECONNECTING, error.code, str(error), self._backoff.attempt + 1))
+
+    def _has_to_give_way(self) -> bool:
+        """Whether another recorder can look up what this one cannot. Its first attempt is made at once."""
+        if path := self._replaced_file():
+            self._replace_reason = f"{path} was replaced"
+        if self._replace_reason:
+            self._set(replace(self._status, next_attempt_at=None))
+        return bool(self._replace_reason)
+
+    def _note_lookup(self, error: CaptureError | None = None) -> None:
+        """Of a connection, with the error that it ended in if it did not come as far as that."""
+        if not (isinstance(error, Unreachable) and error.is_unresolved):
+            self._has_resolved, self._unresolved_since_s = True, None
+        elif self._has_resolved and self._unresolved_since_s is None:
+            self._unresolved_since_s = self._clock.monotonic()
 
     def _connect(self) -> None:
         """One connection, until `stop`. Raises a CaptureError when it ends otherwise."""
@@ -198,6 +225,7 @@ class Session:
         self._refusals.clear()
 
     def _note_connection(self) -> None:
+        self._note_lookup()
         with self._lock:
             self._connections += 1
             self._timeline.note_connection(self._clock.now())
@@ -312,7 +340,14 @@ class Session:
         return errors.Undecodable.words
 
     def _pause(self, error: CaptureError) -> None:
-        self._clock.wait(self.stop, self._put_off(error))
+        wait_s = self._put_off(error)
+        if self._unresolved_since_s is not None:
+            left_s = max(0.0, self._unresolved_since_s + UNRESOLVED_S - self._clock.monotonic())
+            if left_s <= wait_s:
+                if not self._clock.wait(self.stop, left_s):
+                    self._replace_reason = f"{self.settings.address.host} was not resolved for {UNRESOLVED_S:g} s"
+                return
+        self._clock.wait(self.stop, wait_s)
 
     def _put_off(self, error: CaptureError) -> float:
         """Say when it is tried again; in how many seconds that is."""

@@ -38,6 +38,8 @@ class Solo:
         self._board: tuple[tuple[int, float], ...] = ()
         self._pictures: dict[int, Picture] = {}
         self._timeline = self._quirks = ""
+        self.replace_reasons: list[str] = []
+        """Why recorders ended so that others take their places, in order."""
         self._process: RecorderProcess | None = None
         self._is_final = False
         self._deaths = Backoff()
@@ -136,6 +138,8 @@ class Solo:
         self._timeline = report.timeline or self._timeline
         self._quirks = report.quirks
         self._is_final = report.is_final
+        if report.replace_reason:
+            self.replace_reasons.append(report.replace_reason)
 
     def _pull(self, process: RecorderProcess, every_s: float, *, is_changed: bool) -> None:
         now_s = time.monotonic()

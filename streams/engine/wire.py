@@ -164,6 +164,7 @@ def _report(head: dict[str, Any], blob: memoryview) -> Report:
         is_final=bool(head["is_final"]),
         timeline=_timeline(head["timeline"]),
         quirks=_quirks(head["quirks"]),
+        replace_reason=_text(head["replace_reason"]),
     )
 
 

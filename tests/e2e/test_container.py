@@ -370,7 +370,7 @@ def test_a_stop_before_it_is_up_is_a_wanted_stop_too(stand_in: Container, number
 
 def test_serve_substitutes_no_command_while_it_can_be_stopped() -> None:
     """bash 5.2 loses a signal that comes as a `$( )` ends, too seldom for a test that sends one."""
-    _, until_stopped = (ROOT / "scripts" / "serve.sh").read_text().split("\ntrap ", 1)
+    _, until_stopped = (ROOT / "scripts" / "serve.sh").read_text().split("\ntrap 'stopping", 1)
     functions = until_stopped.split('\nif [ -n "$stopping" ]; then', 1)[0]
     assert "wait -n" in functions
     assert re.findall(r"\$\((?!\()|`", re.sub(r"(?m)#.*$", "", functions)) == []

@@ -36,6 +36,7 @@ LIGHT += ["codec_choice", "encodings", "h263", "mpeg2", "vp8", "vp9"]
 LIGHT += [
     "composer",
     "limits",
+    "lookups",
     "pace",
     "quirks",
     "reception",

@@ -25,6 +25,7 @@ from streams.engine.session import (
     HANG_S,
     OPEN_S,
     TIMELINE_S,
+    UNRESOLVED_S,
     Session,
 )
 from streams.engine.sheet import decode_jpeg
@@ -93,6 +94,7 @@ def play(
     seed: Seed | None = None,
     transport: str = "tcp",
     url: str = "rtsp://camera.example/demo",
+    replaced_file: Callable[[], str] = str,
 ) -> Stage:
     """Runs a session through the acts and one more refusal, with the longest wait of each step."""
     stage = Stage([*acts, errors.Unreachable()], clock or FakeClock())
@@ -103,6 +105,7 @@ def play(
         clock=stage.clock,
         backoff=Backoff(uniform=lambda low, high: high),
         on_change=stage.note,
+        replaced_file=replaced_file,
     )
     stage.session.run()
     return stage
@@ -255,6 +258,65 @@ def test_what_can_never_work_fails_at_once(error: CaptureError) -> None:
     assert states(stage) == [(State.RECONNECTING, "unreachable"), (State.FAILED, error.code)]
     assert len(stage.opened) == 2
     assert not stage.session.stop.is_set()
+
+
+# --- another recorder has to take its place ---
+
+UNRESOLVED = errors.Unreachable("The host name camera.example cannot be resolved.", is_unresolved=True)
+
+
+def last_words(stage: Stage) -> Report:
+    return stage.session.report(is_final=True)
+
+
+@pytest.mark.parametrize("known", [errors.Closed(), errors.Unreachable(), NO_UDP, clip(None, SCENE)])
+def test_it_ends_a_minute_after_a_name_that_it_knew_is_unknown(known: Act | CaptureError) -> None:
+    """The one after it tries at once, and goes on with the ladder of waits."""
+    stage = play(known, *[UNRESOLVED] * 50)
+    assert not stage.session.stop.is_set()
+    waits = list(itertools.accumulate(stage.clock.waits[-len(stage.opened) + 1 :]))
+    assert UNRESOLVED_S <= waits[-1] <= UNRESOLVED_S + 1.0, "the first wait may be for what came before"
+    report = last_words(stage)
+    assert report.replace_reason == "camera.example was not resolved for 60 s"
+    status = report.status
+    assert (status.state, status.error_code, status.error_text) == (
+        State.RECONNECTING, "unreachable", str(UNRESOLVED),
+    )  # fmt: skip
+    assert (status.attempt > 5, status.next_attempt_at) == (True, None)
+    assert stage.session.report().replace_reason == "", "only the last report says so"
+
+    after = play(*[UNRESOLVED] * 20, seed=Seed(samples=1, status=status))
+    assert after.clock.waits[:3] == [60, 60, 60]
+    assert last_words(after).replace_reason == "", "it has never resolved the name: it stays however long that takes"
+
+
+def test_a_name_that_comes_back_within_the_minute_begins_it_anew() -> None:
+    stage = play(*[errors.Closed(), UNRESOLVED, UNRESOLVED] * 2)
+    assert stage.clock.waits[:-1] == [1, 2, 4, 8, 16, 32]
+    assert last_words(stage).replace_reason == ""
+
+
+def test_a_name_that_is_known_and_does_not_answer_ends_no_recorder() -> None:
+    stage = play(*[errors.Unreachable()] * 30)
+    assert last_words(stage).replace_reason == ""
+
+
+def test_it_ends_before_a_connection_that_needs_a_file_which_was_replaced() -> None:
+    """What is wrong is said as it was, and the successor waits for nothing."""
+    files = iter(["", "", "/etc/hosts"])
+    stage = play(errors.Closed(), errors.Stalled(), errors.Closed(), replaced_file=lambda: next(files))
+    assert len(stage.opened) == 2
+    report = last_words(stage)
+    assert report.replace_reason == "/etc/hosts was replaced"
+    assert report.status == Status(State.RECONNECTING, "stalled", errors.Stalled.words, 2)
+
+
+def test_one_that_is_told_to_leave_looks_for_no_other() -> None:
+    stage = Stage([UNRESOLVED])
+    stage.session = Session(settings(), opener=stage.open, clock=stage.clock, replaced_file=lambda: "/etc/hosts")
+    stage.session.stop.set()
+    stage.session.run()
+    assert last_words(stage).replace_reason == ""
 
 
 def test_a_healthy_minute_begins_the_ladder_anew() -> None:

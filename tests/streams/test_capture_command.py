@@ -132,6 +132,34 @@ def test_a_certificate_is_verified_unless_told_not_to(camera: ScriptedCamera, tm
     assert (captured["code"], captured["error"]) == ("complete", None)
 
 
+def test_authorities_that_are_replaced_while_it_runs_are_those_of_the_next_connection(tmp_path: Path) -> None:
+    """By rename, which closes the new file to the recorder that runs: another one takes its place, and forgets
+    nothing. The second certificate is of another authority, which is in the new file alone."""
+    authorities, contexts = (trustme.CA(), trustme.CA()), []
+    for authority in authorities:
+        contexts.append(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        authority.issue_cert("127.0.0.1").configure_cert(contexts[-1])
+    file, beside = tmp_path / "ca.pem", tmp_path / "new.pem"
+    authorities[0].cert_pem.write_to_path(file)
+    arguments = ["--interval", "0.2", "--json", "--count", "3", "--output", str(tmp_path / "grid.jpg")]
+    with ScriptedCamera(SCENE) as camera, TLSFront(camera.port, contexts[0]) as front:
+        url = f"rtsps://127.0.0.1:{front.port}/demo"
+        with capturing(url, *arguments, SSL_CERT_FILE=str(file)) as process:
+            until(lambda: len(camera.sent) > 5)
+            front.context = contexts[1]
+            authorities[1].cert_pem.write_to_path(beside)
+            beside.rename(file)
+            before = len(camera.sent)
+            front.cut()
+            until(lambda: len(camera.sent) > before + 5)
+            process.send_signal(signal.SIGTERM)
+            said, lines = process.communicate(timeout=LIMIT_S)
+    result = json.loads(said)
+    assert (result["code"], result["connections"]) == ("complete", 2), lines
+    assert f"recorder replaced reason='{file} was replaced'" in lines
+    assert "certificate_refused" not in lines
+
+
 def test_pictures_that_were_all_rejected_are_named_as_the_reason(tmp_path: Path) -> None:
     """A packet is missing in each of them."""
     clip = encode(Scene(320, 240, (90, 120), fps=10, gop_s=0.2, noise=6.0))

@@ -22,6 +22,7 @@ from streams.engine.report import Picture, Settings
 from streams.engine.solo import LOOK_S, NoRecorder, Solo
 from streams.exits import Exit
 from streams.models import DEFAULT_COUNT, DEFAULT_INTERVAL_S, MAX_COUNT, MAX_INTERVAL_S, MIN_INTERVAL_S, Transport
+from streams.private import private_paths
 from streams.progress import Bar, Lines, Progress, Silence, printable
 from streams.terminal import mention, say, within
 
@@ -134,6 +135,7 @@ class Command(BaseCommand):
             verify_certificate=options["verify_certificate"],
             networks=networks,
             redirect_ports=configured.CAPTURE_REDIRECT_PORTS,
+            closed=private_paths(),
             memory_bytes=configured.CAPTURE_MEMORY_MB << 20,
         )
         begun_at = datetime.now(UTC)

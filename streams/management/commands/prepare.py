@@ -16,6 +16,7 @@ from django.db import OperationalError, connection
 from environs import FileAwareEnv
 
 from streams import checks, retention
+from streams.terminal import mention
 
 DATABASE_WAIT_S, WAIT_S = 60.0, 2.0
 _LOCK = 0x73747265616D  # any number that nothing else in the database locks
@@ -64,7 +65,7 @@ class Command(BaseCommand):
             except OperationalError as error:
                 if time.monotonic() > limit_s:
                     raise CommandError(f"The database is away: {str(error).strip()}") from None
-                self.stderr.write("waiting for the database")
+                mention(self.stderr, "waiting for the database")
                 time.sleep(WAIT_S)
 
     def _make_first_account(self) -> None:
@@ -76,4 +77,4 @@ class Command(BaseCommand):
             return
         email = env.str("DJANGO_SUPERUSER_EMAIL", f"{name}@localhost")
         users.create_superuser(username=name, email=email, password=password)
-        self.stdout.write(f"The account {name} was made.")
+        mention(self.stdout, f"The account {name} was made.")
