@@ -20,8 +20,21 @@ class Notice(StrEnum):
         return self.value.removesuffix("_off") if self.value.endswith("_off") else ""
 
     @property
+    def is_new(self) -> bool:
+        """True if the previous release does not know the code: each of its pages fails on one."""
+        return self in (Notice.FRAME_NUM_OFF, Notice.SLICES_OFF)
+
+    @property
     def words(self) -> str:
         return _WORDS[self]
+
+
+def words_of(code: str) -> str:
+    """The sentence of a code that any version has written."""
+    try:
+        return Notice(code).words
+    except ValueError:
+        return f"A newer version of the service reports: {code}."
 
 
 _WORDS = {
