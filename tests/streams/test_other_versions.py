@@ -1,12 +1,14 @@
 """Rows that a newer or an older version of the service has written."""
 
+import ast
+import inspect
 import re
 from collections.abc import Callable
 
 import pytest
 from django.test import Client
 
-from streams import claims, services
+from streams import claims, jobs, services
 from streams.engine.notices import Notice
 from streams.engine.report import State, Status
 from streams.models import Stream
@@ -61,3 +63,21 @@ def test_a_new_notice_goes_when_the_others_go(end: Callable[[claims.Claim], obje
     services.checkpoint(claim, Totals(), make_report(status=Status(State.CAPTURING, notices=tuple(Notice))))
     end(claim)
     assert Stream.objects.get().notice_sentences == {}
+
+
+def test_jobs_that_the_previous_release_has_queued_can_be_done() -> None:
+    """A queue keeps a function's name and its arguments."""
+    source = ast.parse(previous.read("streams/jobs.py"))
+    queued = {function.name: function.args for function in source.body if isinstance(function, ast.FunctionDef)}
+    assert {"place", "finish", "prune"} <= queued.keys()
+    for name, arguments in queued.items():
+        most = len(arguments.posonlyargs + arguments.args)
+        for count in range(most - len(arguments.defaults), most + 1):
+            inspect.signature(getattr(jobs, name)).bind(*range(count))
+
+
+def test_settings_that_the_previous_release_reads_are_still_read() -> None:
+    read = re.compile(r'\benv\.\w+\(\s*"([A-Z0-9_]+)"')
+    before = set(read.findall(previous.read("rtspsite/settings.py")))
+    assert {"DATABASE_URL", "CAPTURE_SLOTS"} <= before
+    assert before <= set(read.findall((previous.ROOT / "rtspsite/settings.py").read_text()))
