@@ -30,11 +30,9 @@ class Notice(StrEnum):
 
 
 def words_of(code: str) -> str:
-    """The sentence of a code that any version has written."""
-    try:
-        return Notice(code).words
-    except ValueError:
-        return f"A newer version of the service reports: {code}."
+    """One sentence for people, also for a code that this version does not know."""
+    words = {notice.value: notice.words for notice in Notice}
+    return words.get(code) or f"The capture reports {code}, which this version does not know."
 
 
 _WORDS = {

@@ -34,7 +34,7 @@ def test_a_notice_that_this_version_does_not_know_is_shown(client: Client, path:
     answer = client.get(path.format(capture.pk), headers={"accept": "*/*"})
     assert answer.status_code == 200
     assert Notice.FROZEN.words in answer.content.decode()
-    assert "A newer version of the service reports: made_of_jelly." in answer.content.decode()
+    assert "The capture reports made_of_jelly, which this version does not know." in answer.content.decode()
 
 
 @pytest.mark.django_db
