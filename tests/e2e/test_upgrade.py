@@ -90,6 +90,7 @@ class Machine(Host, Calls):
         wait_for(self._answers, f"the website; its log:\n{self.log}")
 
     def _answers(self) -> bool:
+        assert self.is_running, self.log
         try:
             return requests.get(f"{self.url}/readyz", timeout=5).status_code == 200
         except requests.RequestException:
