@@ -97,5 +97,5 @@ requirements: ## Compile the pins anew: make requirements ARGS=--upgrade
 .PHONY: clean
 clean: ## Remove what make and the tools made; captures and settings stay
 	@[ ! -e "$(VENV)/pyvenv.cfg" ] || rm -rf "$(VENV)"
-	@rm -rf bench/cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv-previous bench/cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -145,7 +145,7 @@ def expire(capture_ids: Sequence[int]) -> None:
 def queue_again(capture_ids: Sequence[int]) -> None:
     """Their streams wait for a host, unless they are being stopped. When the next attempt is due stays written."""
     rows = Stream.objects.filter(captures__in=capture_ids).exclude(status=Status.STOPPING)
-    rows.update(status=Status.QUEUED, status_at=Now(), notices="")
+    rows.update(status=Status.QUEUED, status_at=Now(), notices="", newer_notices="")
 
 
 def retire(host: Host) -> None:

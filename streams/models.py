@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from .engine.address import MAX_NAME_LENGTH, MAX_URL_LENGTH, Address, join
-from .engine.notices import Notice
+from .engine.notices import words_of
 from .fields import EncryptedTextField
 
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
@@ -115,6 +115,15 @@ class Stream(CaptureSettings):
         help_text="What was learned about the camera, as JSON. Forgotten when its address changes.",
     )
 
+    newer_notices = models.CharField(
+        max_length=100,
+        blank=True,
+        editable=False,
+        default="",
+        db_default="",  # as above
+        help_text="Notices that the previous release does not know: its pages would fail on them.",
+    )
+
     class Meta:
         ordering = ("name",)
 
@@ -128,7 +137,7 @@ class Stream(CaptureSettings):
     @property
     def notice_sentences(self) -> dict[str, str]:
         """Code to sentence."""
-        return {code: Notice(code).words for code in self.notices.split(",") if code}
+        return {code: words_of(code) for code in (*self.notices.split(","), *self.newer_notices.split(",")) if code}
 
     @property
     def notice_words(self) -> list[str]:

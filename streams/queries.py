@@ -177,7 +177,7 @@ class Card:
 
 def is_troubled(stream: Stream) -> bool:
     """Whether somebody should look at it: it fails, or there is something to be said of it."""
-    return stream.status in TROUBLED or bool(stream.notices)
+    return stream.status in TROUBLED or bool(stream.notice_sentences)
 
 
 def all_streams() -> list[Stream]:

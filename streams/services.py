@@ -138,7 +138,7 @@ def stop(stream: Stream) -> Capture | None:
         if capture.stop_requested_at is None:
             Capture.objects.filter(pk=capture.pk).update(stop_requested_at=Now(), ending=Ending.STOPPED)
             Stream.objects.filter(pk=stream.pk).update(
-                status=Status.STOPPING, status_at=Now(), attempt=0, next_attempt_at=None, notices=""
+                status=Status.STOPPING, status_at=Now(), attempt=0, next_attempt_at=None, notices="", newer_notices=""
             )
             _nudge("finish", capture.pk)
             log.info("stream=%s capture=%s stop requested", stream.name, capture.pk)
@@ -167,7 +167,7 @@ def _start(stream: Stream, wish: Wish) -> Started:
     stream.credentials = _asked_address(stream, wish).secret
     _take_settings(stream, wish)
     stream.status, stream.status_at = Status.QUEUED, datetime.now(UTC)
-    stream.error_code = stream.error_text = stream.notices = ""
+    stream.error_code = stream.error_text = stream.notices = stream.newer_notices = ""
     stream.attempt, stream.next_attempt_at = 0, None
     stream.save()
     capture = Capture.objects.create(
@@ -574,7 +574,7 @@ def note_death(claim: Claim, error: CaptureError | None = None) -> None:
         if not claim.rows().update(error_code=error.code, error_text=str(error)):
             raise ClaimLost
         rows = Stream.objects.filter(captures=claim.capture_id, attempt=0).exclude(status=Status.STOPPING)
-        fields = {"error_code": error.code, "error_text": str(error), "notices": ""}
+        fields = {"error_code": error.code, "error_text": str(error), "notices": "", "newer_notices": ""}
         rows.update(status=Status.RECONNECTING, status_at=Now(), **fields)
 
 
@@ -719,7 +719,8 @@ def _save_frames(claim: Claim, report: Report, frames: list[Frame], later: froze
 def _save_status(claim: Claim, status: EngineStatus) -> None:
     """A stream that is being stopped says so until it is finished; the last error stays until the next start."""
     fields: dict[str, Any] = {"status": status.state.value, "attempt": status.attempt}
-    fields["notices"] = ",".join(status.notices)
+    fields["notices"] = ",".join(notice for notice in status.notices if not notice.is_new)
+    fields["newer_notices"] = ",".join(notice for notice in status.notices if notice.is_new)
     fields["next_attempt_at"] = None if status.next_attempt_at is None else _moment(status.next_attempt_at)
     if status.error_code:
         fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
@@ -738,6 +739,7 @@ def _set_status(stream_id: int, status: Status, error_code: str, error_text: str
         attempt=0,
         next_attempt_at=None,
         notices="",
+        newer_notices="",
     )
 
 

@@ -20,8 +20,19 @@ class Notice(StrEnum):
         return self.value.removesuffix("_off") if self.value.endswith("_off") else ""
 
     @property
+    def is_new(self) -> bool:
+        """True if the previous release does not know the code: each of its pages fails on one."""
+        return self in (Notice.FRAME_NUM_OFF, Notice.SLICES_OFF)
+
+    @property
     def words(self) -> str:
         return _WORDS[self]
+
+
+def words_of(code: str) -> str:
+    """One sentence for people, also for a code that this version does not know."""
+    words = {notice.value: notice.words for notice in Notice}
+    return words.get(code) or f"The capture reports {code}, which this version does not know."
 
 
 _WORDS = {

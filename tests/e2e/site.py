@@ -89,6 +89,8 @@ class Part:
         self.settings = environment
         """May be changed before it is started."""
         self.command = command
+        self.root = ROOT
+        """The checkout that it runs from."""
         self._log = log
         self._scratch = scratch
         self._process: subprocess.Popen[bytes] | None = None
@@ -123,7 +125,7 @@ class Part:
         self._scratch.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command, cwd=ROOT, env={**self.settings, "TMPDIR": str(self._scratch)},
+                self.command, cwd=self.root, env={**self.settings, "TMPDIR": str(self._scratch)},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

@@ -871,7 +871,10 @@ def test_a_camera_that_numbers_its_pictures_in_its_own_way_is_captured_and_the_l
 
     with hostile.camera(clip, feed) as camera:
         capture = make_capture(camera.url, interval_s=INTERVAL_S)
-        run(north, lambda: "frame_num_off" in stream().notices and Capture.objects.get(pk=capture.pk).samples > 20)
+        run(
+            north,
+            lambda: "frame_num_off" in stream().notice_sentences and Capture.objects.get(pk=capture.pk).samples > 20,
+        )
     said = [record.getMessage() for record in caplog.records if "stood down" in record.getMessage()]
     assert said == [f"stream={stream().name} capture={capture.pk} rule stood down rule=frame_num"]
 
