@@ -104,10 +104,16 @@ class Container(Calls):
     def wait_until_healthy(self, *check: str, limit_s: float = LIMIT_S) -> None:
         """Run its health check by hand until it succeeds."""
 
+        def has_begun() -> bool:
+            assert self.state["Running"], self.log
+            return " is on http" in self.log or "the supervisor runs" in self.log
+
         def is_healthy() -> bool:
             assert self.state["Running"], self.log
             return self.run(*(check or ("python3", "/opt/exercise/healthcheck"))).returncode == 0
 
+        if not check or "/opt/exercise/healthcheck" in check:
+            wait_for(has_begun, f"the begin of {self.name}", limit_s)  # each check is a Python to start
         wait_for(is_healthy, f"the health of {self.name}", limit_s)
 
     def stop(self) -> int:
