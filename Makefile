@@ -55,6 +55,10 @@ test: lint ## Lint, then run the tests: make test ARGS="tests/engine -k leaderbo
 test-all: export TEST_ALL = 1
 test-all: test ## As test, with the long lists of inputs: three thousand undamaged streams and the like
 
+.PHONY: test-image
+test-image: setup-dev ## As root: build the image without Docker, run it and compose.yaml's services (two minutes)
+	@scripts/test-image.sh $(ARGS)
+
 .PHONY: damage
 damage: setup-dev ## Measure what is kept behind a relay that lost packets: the table of docs/engine.md (two minutes)
 	"$(VENV)/bin/python" -m bench.damage $(ARGS)

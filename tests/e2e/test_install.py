@@ -274,48 +274,6 @@ def needed_by(name: str) -> Iterator[str]:
             yield canonicalize_name(requirement.name)
 
 
-def test_the_image_is_laid_below_its_root_with_pins_of_both_files(tmp_path: Path) -> None:
-    """A real installation, of little: all of it takes half a minute and 500 MB."""
-    is_root = os.getuid() == 0
-    path = os.environ["PATH"] if is_root else f"{without_owners(tmp_path.with_suffix('.bin'))}:{os.environ['PATH']}"
-    image = tmp_path / "image"
-    (image / "etc").mkdir(parents=True)
-    for name in ("passwd", "group", "shadow", "gshadow"):
-        (image / "etc" / name).touch()
-    files = [tmp_path / file.name for file in IMAGE]
-    for file, package in zip(files, ("sqlparse", "jmespath"), strict=True):
-        file.write_text(pin(ROOT / file.name, package))
-    subprocess.run(
-        ["bash", ROOT / "scripts/image-install.sh", *files],
-        env=os.environ | {"IMAGE_ROOT": str(image), "PATH": path},
-        check=True,
-    )
-    subprocess.run([image / "opt/venv/bin/python", "-c", "import jmespath, sqlparse"], check=True)
-    if is_root:
-        assert (image / "etc/passwd").read_text().startswith("capture:x:10001:")
-    owners = {(image / name).stat().st_uid for name in ("data", "data/media", "keys")}
-    assert owners == {10001 if is_root else os.getuid()}
-    laid = sorted(path.name for path in image.iterdir())
-    assert laid == ["data", "etc", "keys", "opt"], "something else was installed"
-
-
-def pin(file: Path, package: str) -> str:
-    """With its hashes."""
-    found = re.search(rf"^{package}==.*\\\n(?:    --hash.*\n)+", file.read_text(), re.M)
-    assert found
-    return found[0]
-
-
-def without_owners(folder: Path) -> Path:
-    """A folder for PATH: only root may make users and give folders away, everybody else leaves that out."""
-    folder.mkdir()
-    install = 'for each; do [[ $each != /* ]] || mkdir -p "$each"; done'
-    for name, script in {"useradd": "exit 0", "install": install}.items():
-        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
-        (folder / name).chmod(0o755)
-    return folder
-
-
 def test_make_run_serves_with_capturing_on_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     """In the environment that runs the tests, where nothing is left to install."""
     settings = {"VENV": sys.prefix, "TERM": "dumb"}
