@@ -14,7 +14,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -393,23 +393,25 @@ def _write_keys(found: _Keys, restored: Restored) -> str | None:
 
 
 def _count_sealed(new_key: str | None) -> int:
-    cipher = MultiFernet([Fernet(key) for key in ([new_key] if new_key else settings.CREDENTIALS_KEYS)])
+    """Streams whose credentials no key opens that this service has from now on."""
+    ours = _cipher([new_key] if new_key else settings.CREDENTIALS_KEYS)
     sealed, last = 0, 0
     while rows := queries.sealed_credentials(after=last, limit=backup_rows.BATCH):
+        sealed += sum(not _opens(ours, token.token.encode()) for _, token in rows)
         last = rows[-1][0]
-        for _, token in rows:
-            try:
-                cipher.decrypt(token.token.encode())
-            except InvalidToken:
-                sealed += 1
     return sealed
 
 
-def _cipher(found: _Keys | None, new_key: str | None) -> MultiFernet:
-    """Opens with any of the keys there are, and encrypts with the one that this service has."""
-    first = [new_key] if new_key else []
-    others = found.credentials_keys if found else ()
-    return MultiFernet([Fernet(key) for key in (*first, *settings.CREDENTIALS_KEYS, *others)])
+def _cipher(some_keys: Iterable[str]) -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in some_keys])
+
+
+def _opens(cipher: MultiFernet, token: bytes) -> bool:
+    try:
+        cipher.decrypt(token)
+    except InvalidToken:
+        return False
+    return True
 
 
 # --- rows -------------------------------------------------------------------------------------------
@@ -428,12 +430,13 @@ def _write_rows(
     progress.begin("captures", restored.totals["captures"])
     archive = _Archive(file, is_skipping=True)
     archive.keys()
+    ours = _cipher([new_key] if new_key else settings.CREDENTIALS_KEYS)
     try:
         with transaction.atomic():
             _check_database()  # a service that was started meanwhile
             for name in backup.TABLES:
                 if name == "streams":
-                    _save_streams(archive.table(name), _cipher(found, new_key) if found else None)
+                    _save_streams(archive.table(name), ours, _cipher(found.credentials_keys) if found else None)
                 else:
                     for row in archive.table(name):
                         backup_rows.save(name, row)
@@ -453,14 +456,21 @@ def _is_about_rows(error: DatabaseError) -> bool:
     return type(error).__name__ in ("IntegrityError", "DataError")
 
 
-def _save_streams(rows: Iterable[Row], cipher: MultiFernet | None) -> None:
+def _save_streams(rows: Iterable[Row], ours: MultiFernet, theirs: MultiFernet | None) -> None:
     for some in _batches(rows):
         streams = [backup_rows.made(Stream, row) for row in some]
         for stream in streams:
-            if cipher and isinstance(stream.credentials, Sealed):
-                with suppress(InvalidToken):
-                    stream.credentials = Sealed(cipher.rotate(stream.credentials.token.encode()).decode())
+            if theirs and isinstance(stream.credentials, Sealed):
+                stream.credentials = _opened_by(ours, theirs, stream.credentials)
         Stream.objects.bulk_create(streams)
+
+
+def _opened_by(ours: MultiFernet, theirs: MultiFernet, credentials: Sealed) -> Sealed:
+    """The same credentials, encrypted for this service. As they are if it can read them, or nobody can."""
+    token = credentials.token.encode()
+    if _opens(ours, token) or not _opens(theirs, token):
+        return credentials
+    return Sealed(ours.encrypt(theirs.decrypt(token)).decode())
 
 
 def _save_captures(archive: _Archive, manifest: Row, progress: Progress, is_resuming: bool) -> list[int]:
