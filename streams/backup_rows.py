@@ -30,6 +30,10 @@ OUR_JOBS = "streams.jobs."
 NUMBERED = (Stream, Capture, Frame)
 """Their ids are in addresses and signed links: none is given a second time after a restore."""
 BATCH = 200
+_PICTURE = re.compile(
+    r"frames/([0-9]+)/[0-9]+-[0-9a-f]{8}\.jpg|grids/([0-9]+)/[0-9a-f]{8}\.jpg|grids/([0-9]+)-[0-9a-f]{8}\.jpg",
+    re.ASCII,
+)
 
 
 class BadRow(Exception):
@@ -38,8 +42,8 @@ class BadRow(Exception):
 
 def is_picture_of(capture_id: int, name: object) -> bool:
     """Whether the service gives such names to the capture's pictures; nothing else is read or written."""
-    names = r"frames/{0}/[0-9]+-[0-9a-f]{{8}}\.jpg|grids/{0}/[0-9a-f]{{8}}\.jpg|grids/{0}-[0-9a-f]{{8}}\.jpg"
-    return isinstance(name, str) and bool(re.fullmatch(names.format(capture_id), name, re.ASCII))
+    found = _PICTURE.fullmatch(name) if isinstance(name, str) else None
+    return found is not None and str(capture_id) in found.groups()
 
 
 # --- reading --------------------------------------------------------------------------------------

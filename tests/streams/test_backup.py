@@ -5,7 +5,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import tarfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -48,20 +47,15 @@ from tests.streams.builders import (
 from tests.streams.test_access import somebody
 from tests.streams.test_links import link, pictures
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("own_process")]
 KEPT = (Stream, Capture, Frame, Timeline, User, Group, LogEntry)
 BLOCK = tape.BLOCK_BYTES
 
 
 @pytest.fixture(autouse=True)
-def unchanged() -> Iterator[None]:
-    """The commands change what belongs to the process."""
-    mask, handler = os.umask(0o022), signal.getsignal(signal.SIGTERM)
-    os.umask(mask)
+def quick_grids() -> Iterator[None]:
     with patch.object(composer, "compose", compose_here):
         yield
-    os.umask(mask)
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
