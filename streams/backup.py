@@ -30,6 +30,7 @@ from typing import IO, Any, Protocol
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import connection, transaction
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from . import backup_rows, tape
@@ -149,9 +150,11 @@ def _read_rows(rows: IO[bytes], captures: IO[bytes], progress: Progress, made: M
 
 
 def _manifest(captures: int, has_keys: bool) -> Row:
+    """Of migrations those that this version knows: of what others added it writes nothing."""
     applied: dict[str, list[str]] = {app: [] for app in backup_rows.APPS}
+    known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
     for app, name in sorted(MigrationRecorder(connection).applied_migrations()):
-        if app in applied:
+        if app in applied and (app, name) in known:
             applied[app].append(name)
     return {
         "format": FORMAT,

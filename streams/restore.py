@@ -106,13 +106,13 @@ def restore(file: IO[bytes], progress: Progress, *, is_resuming: bool = False) -
         manifest = _Archive(file).manifest
         _check_versions(manifest)
         _check_database()
-        strangers = _stored_names()
-        totals, has_keys = _verify(file, strangers, progress)
+        stored = _stored_names()
+        totals, found_keys = _verify(file, set(stored), progress)
         call_command("prepare")
-        found = Restored(totals, manifest["made_at"], manifest["database"], has_keys is not None)
-        _write_pictures(file, totals, progress)
-        new_key = _write_keys(has_keys, found) if has_keys else None
-        ids = _write_rows(file, manifest, has_keys, new_key, found, progress, is_resuming)
+        found = Restored(totals, manifest["made_at"], manifest["database"], found_keys is not None)
+        _write_pictures(file, totals, stored, progress)
+        new_key = _write_keys(found_keys, found) if found_keys else None
+        ids = _write_rows(file, manifest, found_keys, new_key, found, progress, is_resuming)
     except (tape.NotATape, BadRow) as error:
         raise Refused(f"This backup cannot be restored. {error}") from None
     except OSError as error:
@@ -343,7 +343,7 @@ def _listed(path: str) -> tuple[list[str], list[str]]:
         return [], []
 
 
-def _write_pictures(file: IO[bytes], totals: dict[str, int], progress: Progress) -> None:
+def _write_pictures(file: IO[bytes], totals: dict[str, int], stored: set[str], progress: Progress) -> None:
     progress.begin("pictures", totals["pictures"])
     archive = _Archive(file)
     archive.keys()
@@ -356,18 +356,18 @@ def _write_pictures(file: IO[bytes], totals: dict[str, int], progress: Progress)
             if kind == "picture":
                 waiting.append(part)
             if len(waiting) == backup.AT_ONCE:
-                _write_all(pool, waiting)
+                _write_all(pool, waiting, stored)
                 progress.advance(len(waiting))
                 waiting = []
-        _write_all(pool, waiting)
+        _write_all(pool, waiting, stored)
     archive.check_end(totals)  # it is still the file that was checked
     if isinstance(default_storage, FileSystemStorage):
         os.sync()  # all of them at once, before the rows: one by one takes 0.7 ms each
 
 
-def _write_all(pool: ThreadPoolExecutor, some: Sequence[tuple[str, bytes]]) -> None:
+def _write_all(pool: ThreadPoolExecutor, some: Sequence[tuple[str, bytes]], stored: set[str]) -> None:
     def write(picture: tuple[str, bytes]) -> None:
-        backup.patiently(partial(_write_picture, *picture))
+        backup.patiently(partial(_write_picture, *picture, picture[0] in stored))
 
     try:
         list((map if isinstance(default_storage, FileSystemStorage) else pool.map)(write, some))
@@ -375,10 +375,14 @@ def _write_all(pool: ThreadPoolExecutor, some: Sequence[tuple[str, bytes]]) -> N
         raise Refused(f"The pictures cannot be written: {error.strerror}. Nothing was restored.") from None
 
 
-def _write_picture(name: str, jpeg: bytes) -> None:
+def _write_picture(name: str, jpeg: bytes, is_there: bool) -> None:
+    """One that is there, of a restore that was killed, stays if it is whole."""
     with backup.storage_errors():
-        if isinstance(default_storage, FileSystemStorage) and default_storage.exists(name):
-            default_storage.delete(name)  # of a restore that was killed; whole or not
+        if is_there and default_storage.exists(name):
+            with default_storage.open(name) as file:
+                if file.read() == jpeg:
+                    return
+            default_storage.delete(name)
         if default_storage.save(name, ContentFile(jpeg)) != name:
             raise Refused(f"{name} cannot be written under its own name.")
 

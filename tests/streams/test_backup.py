@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from django.conf import settings as configured
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
-from django.core.management import call_command
+from django.core.management import call_command, load_command_class
 from django.core.management.base import CommandError
 from django_q.models import OrmQ, Schedule
 from pytest_django import Settings
@@ -44,6 +45,7 @@ from tests.streams.builders import (
     make_report,
     record,
 )
+from tests.streams.processes import ROOT
 from tests.streams.test_access import somebody
 from tests.streams.test_links import link, pictures
 
@@ -635,3 +637,20 @@ def test_a_full_disk_is_one_sentence(file: Path, media: Path) -> None:
         back_up(file)
     assert caught.value.returncode == Exit.CANNOT_WRITE
     assert files(file.parent) == []
+
+
+# --- what the docs say --------------------------------------------------------------------------------
+
+DOCUMENTED = re.findall(
+    r"^ {4}.*?((?:backup|restore) (?:-|\S+\.tar)(?: --\S+)?)(?= |$)",
+    "".join((ROOT / name).read_text() for name in ("README.md", "docs/operations.md")),
+    re.M,
+)
+
+
+def test_each_line_of_the_docs_is_understood() -> None:
+    assert len(DOCUMENTED) >= 10
+    for line in DOCUMENTED:
+        name, *words = line.replace("\\%", "%").split()
+        command = load_command_class("streams", name)
+        assert command.create_parser("manage.py", name).parse_args(words).file
