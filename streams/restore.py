@@ -15,7 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -62,7 +62,7 @@ class Restored:
     has_keys: bool = False
     in_progress: int = 0
     unfinished: int = 0
-    """Captures whose grid could not be made now: the supervisor tries again."""
+    """Captures whose grid was not made now: the supervisor makes it."""
     sealed: int = 0
     """Streams whose password no key of this service opens."""
     written_keys: list[str] = field(default_factory=list)
@@ -530,16 +530,18 @@ def _set_statuses(ids: list[int], is_resuming: bool) -> None:
 
 
 def _finish(restored: Restored, progress: Progress) -> None:
-    """The captures that were stopped. What fails here the supervisor does at its start."""
+    """The captures that were stopped. What fails here, or is left by a signal, the supervisor does at its start."""
     stopped = queries.unclaimed().to_finish
+    restored.unfinished = len(stopped)
     progress.begin("grids", len(stopped))
-    for candidate in stopped:
-        try:
-            services.finish(candidate.capture_id)
-        except (OSError, DatabaseError) as error:
-            log.error("capture=%s grid failed error=%s", candidate.capture_id, error)
-            restored.unfinished += 1
-        progress.advance()
+    with suppress(KeyboardInterrupt):
+        for candidate in stopped:
+            try:
+                services.finish(candidate.capture_id)
+                restored.unfinished -= 1
+            except (OSError, DatabaseError) as error:
+                log.error("capture=%s grid failed error=%s", candidate.capture_id, error)
+            progress.advance()
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.e2e.rows import Rows
 from tests.e2e.service import ROOT, wait_for
 from tests.e2e.site import KEYS, Site
 from tests.servers import Database, PostgreSQL
-from tests.streams.processes import environment, manage, python
+from tests.streams.processes import environment, manage, managing, python
 
 RUNNING, COUNT = 24, 9
 # Brighter every second: each second every capture evicts a frame and deletes its file.
@@ -102,6 +103,11 @@ def test_each_backup_of_running_captures_is_whole(tmp_path: Path, own_database: 
         assert evicted
         site.website.kill()
         site.hosts["north"].kill()
+        check_restores(tmp_path, files, own_database)
+
+
+def check_restores(tmp_path: Path, files: list[Path], own_database: Database) -> None:
+    """Each elsewhere; a supervisor goes on with those of the last one, while the camera still plays."""
     elsewhere = [tmp_path / name for name in ("one", "two", "three")]
     others: list[dict[str, str]] = [{}, {"DATABASE_URL": own_database.url}, {}]
     options: list[list[str]] = [[], ["--resume"], ["--resume"]]
@@ -111,7 +117,11 @@ def test_each_backup_of_running_captures_is_whole(tmp_path: Path, own_database: 
         elsewhere, ["", own_database.url, ""], zip(done, [True, False, False], strict=True), strict=True
     ):
         assert f"in progress: {RUNNING}" in said
-        check_whole(folder, url or f"sqlite:///{folder / 'data' / 'db.sqlite3'}", is_over)
+        check_whole(folder, url or f"sqlite:///{database_of(folder)}", is_over)
+    resumed_at, settings = time.time(), {**KEYS, "CAPTURE_SLOTS": "2"}
+    with managing(elsewhere[2], "supervise", **settings), Rows(f"sqlite:///{database_of(elsewhere[2])}") as rows:
+        oldest = sorted(rows.captures())[:2]
+        wait_for(lambda: rows.are_sampled(oldest, resumed_at, "north"), "samples after the restore")
 
 
 def restored(folder: Path, file: Path, variables: dict[str, str], options: list[str]) -> str:

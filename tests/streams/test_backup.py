@@ -25,7 +25,7 @@ from django_q.models import OrmQ, Schedule
 from pytest_django import Settings
 
 from rtspsite import keys
-from streams import backup, retention, services, tape
+from streams import backup, queries, retention, services, tape
 from streams.engine import composer, sheet
 from streams.exits import Exit
 from streams.management.commands import backup as backup_command
@@ -202,6 +202,17 @@ def test_what_was_in_progress_can_go_on(file: Path, media: Path) -> None:
     assert Capture.objects.get(pk=stopping.pk).ending == "stopped"
     assert make_claim(capture, make_host("fresh"))
     assert OrmQ.objects.count() == jobs
+
+
+def test_a_signal_after_the_rows_leaves_grids_to_the_supervisor(file: Path, media: Path) -> None:
+    """All else is restored, and the command says so."""
+    record(make_capture())
+    back_up(file)
+    wipe(media)
+    with patch.object(services, "finish", side_effect=KeyboardInterrupt):
+        assert "Grids that were not made: 1" in restore(file)
+    [candidate] = queries.unclaimed().to_finish
+    assert services.finish(candidate.capture_id)
 
 
 # --- while captures run -----------------------------------------------------------------------------

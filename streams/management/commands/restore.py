@@ -76,7 +76,7 @@ def _lines(restored: restore.Restored, is_resuming: bool) -> list[str]:
     elif restored.in_progress:
         lines.append(f"Captures that were in progress: {restored.in_progress}; they are stopped.")
     if restored.unfinished:
-        lines.append(f"Grids that could not be made: {restored.unfinished}; the service tries again when it runs.")
+        lines.append(f"Grids that were not made: {restored.unfinished}; the service makes them when it runs.")
     return lines + list(_key_lines(restored))
 
 
