@@ -10,6 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 SECRET_KEY, CREDENTIALS_KEY = "secret_key", "credentials_key"  # names of files
 _LENGTH = 50  # what Django calls long enough
+made_here: set[Path] = set()
+"""Files of keys that this process made: nothing was ever encrypted or signed with them."""
 
 
 def secret_key(folder: Path) -> str:
@@ -51,11 +53,23 @@ def _make(path: Path, fresh: str) -> None:
         os.write(handle, fresh.encode())
         os.fsync(handle)
         os.link(name, path)  # atomic, and fails where another process was first
+        made_here.add(path)
     except FileExistsError:
         pass
     finally:
         os.close(handle)
         os.unlink(name)
+
+
+def replace(path: Path, key: str) -> None:
+    """The file holds this key from then on; a crash leaves the old one or the new one. Raises OSError."""
+    handle, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
+    try:
+        os.write(handle, key.encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(name, path)
 
 
 def _not_whole(path: Path, price: str) -> ImproperlyConfigured:

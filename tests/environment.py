@@ -58,6 +58,7 @@ ON_SQLITE_ALONE = (
     "test_admin_costs.py",
     "test_api_docs.py",
     "test_api_schema.py",
+    "test_backup.py",
     "test_bad_input.py",
     "test_page_costs.py",
     "test_pages.py",

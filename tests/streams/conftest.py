@@ -1,6 +1,8 @@
 """A database that threads can share, a media folder and hosts of one's own, clients that answer 500 for a crash."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,12 @@ def site(settings: Settings) -> None:
     settings.ALLOWED_HOSTS = [SITE]
     settings.WHITENOISE_AUTOREFRESH = True  # else each new client lists all files of the admin: 20 ms
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a safe one takes 0.2 s
+
+
+@pytest.fixture
+def own_process() -> Iterator[None]:
+    """For commands that change what belongs to the process."""
+    mask, handler = os.umask(0o077), signal.getsignal(signal.SIGTERM)
+    yield
+    os.umask(mask)
+    signal.signal(signal.SIGTERM, handler)

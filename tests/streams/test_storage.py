@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from boto3.session import Session
 from botocore.config import Config
 from django.core.files.base import ContentFile
 from django.core.files.storage import storages
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.test import Client
 from pytest_django import Settings
 
 from rtspsite.object_store import ObjectStore
-from streams import services
+from streams import backup, services
 from streams.claims import CLAIM_S
 from streams.engine import sheet
-from streams.models import Capture, Frame
+from streams.models import Capture, Frame, Host, Stream
 from tests.camera.clip import Scene
 from tests.camera.server import ScriptedCamera
 from tests.e2e.page import Page, marks
@@ -378,3 +381,38 @@ def known(folder: Path, store: Store) -> tuple[list[int], list[str]]:
     assert done.returncode == 0, done.stderr
     numbers, names = done.stdout.splitlines()
     return [int(number) for number in numbers.split()], sorted(names.split())
+
+
+# --- backups --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("own_process")
+def test_a_backup_brings_the_pictures_into_another_bucket(
+    pictures: ObjectStore, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a store that goes away is one sentence, of both commands; nothing is left of them."""
+    monkeypatch.setattr(backup, "PATIENCE_S", (0.1,))
+    capture, file = make_finished(), str(tmp_path / "all.tar")
+    call_command("backup", file, stdout=StringIO(), stderr=StringIO())
+    kept = {name: pictures.open(name).read() for name in store.names()}
+    store.freeze()
+    with pytest.raises(CommandError, match="storage of the pictures is away"):
+        call_command("backup", str(tmp_path / "other.tar"), stdout=StringIO(), stderr=StringIO())
+    assert not (tmp_path / "other.tar").exists()
+    store.thaw()
+    store.empty()
+    monkeypatch.setattr(pictures, "_away_until_s", 0.0)
+    capture.stream.delete()
+    Host.objects.all().delete()
+    call_command("restore", file, stdout=StringIO(), stderr=StringIO())
+    assert store.names() == all_files(capture) == sorted(kept)
+    assert {name: pictures.open(name).read() for name in store.names()} == kept
+    assert Capture.objects.get().frames.count() == 9
+    with pytest.raises(CommandError, match="has streams or captures"):
+        call_command("restore", file, stdout=StringIO(), stderr=StringIO())
+    Stream.objects.all().delete()
+    store.freeze()
+    with pytest.raises(CommandError, match="cannot be read"):
+        call_command("restore", file, stdout=StringIO(), stderr=StringIO())
+    assert not Stream.objects.exists()
