@@ -53,6 +53,12 @@ def _are_tokens(tokens: list[str]) -> None:
         )
 
 
+def _is_printable(text: str) -> None:
+    """Bytes that are no UTF-8 come as halves of surrogate pairs, which no database takes."""
+    if not text.isprintable():
+        raise ValidationError("It must be printable text in UTF-8.")
+
+
 def _are_networks(text: str) -> None:
     try:
         parse_networks(text)
@@ -127,7 +133,9 @@ _s3_options = {
 }
 
 # --- capturing ---------------------------------------------------------------------------------------------
-CAPTURE_HOST_NAME = env.str("CAPTURE_HOST_NAME", socket.gethostname(), validate=validate.Length(1, 100))
+CAPTURE_HOST_NAME = env.str(
+    "CAPTURE_HOST_NAME", socket.gethostname(), validate=[validate.Length(1, 100), _is_printable]
+)
 CAPTURE_SLOTS = env.int("CAPTURE_SLOTS", 64, validate=validate.Range(0, 10_000))
 # What one recorder may take beside what all share: docs/engine.md has what takes how much.
 CAPTURE_MEMORY_MB = env.int("CAPTURE_MEMORY_MB", 1024, validate=validate.Range(64, 1_000_000))
@@ -212,6 +220,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "streams.middleware.SecureHeaders",  # outermost, as the next: for all that follow
     "streams.middleware.Head",
+    "streams.middleware.NeedsHost",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -328,5 +337,6 @@ LOGGING = {
         "django-q": {"level": "WARNING"},
         "axes": {"level": "ERROR"},  # streams/sign_in.py says what happens
         "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
+        "django.security.csrf": {"level": "ERROR"},  # nor is a POST to what takes none: anybody can send it all day
     },
 }

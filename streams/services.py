@@ -686,7 +686,7 @@ def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
         fields["last_sample_at"] = _moment(counters.last_sample_at)
         fields |= {"late_p50_s": counters.late_p50_s, "late_p95_s": counters.late_p95_s}
     if status.error_code:
-        fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
+        fields |= {"error_code": status.error_code, "error_text": status.error_text}
     if not claim.rows().update(**fields):
         raise ClaimLost
 
@@ -722,7 +722,7 @@ def _save_status(claim: Claim, status: EngineStatus) -> None:
     fields["notices"] = ",".join(status.notices)
     fields["next_attempt_at"] = None if status.next_attempt_at is None else _moment(status.next_attempt_at)
     if status.error_code:
-        fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
+        fields |= {"error_code": status.error_code, "error_text": status.error_text}
     streams = Stream.objects.filter(captures=claim.capture_id)
     streams.exclude(status=Status.STOPPING).exclude(**fields).update(**fields, status_at=Now())
     if Notice.STORAGE_FULL in status.notices:  # why it takes so long
