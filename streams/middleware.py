@@ -70,6 +70,19 @@ class Head:
         return response
 
 
+class NeedsHost:
+    """Refuses HTTP/1.1 without a Host header (RFC 9112, section 3.2), which gunicorn lets through: Django would take
+    the address that the website listens on for the name. A probe by HTTP/1.0 may leave it out."""
+
+    def __init__(self, get_response: Answer) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if "HTTP_HOST" not in request.META and request.META.get("SERVER_PROTOCOL") != "HTTP/1.0":
+            raise BadRequest
+        return self._get_response(request)
+
+
 class NoNul:
     """No text that is kept holds a NUL, and PostgreSQL takes none: an address with one is none, a query with one is
     refused. The API says itself what is wrong with a query."""

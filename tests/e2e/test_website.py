@@ -352,3 +352,26 @@ def test_a_wrong_name_of_the_host_is_one_line_in_the_log(website: Service) -> No
 
 def test_the_limits_of_both_are_the_same() -> None:
     assert worker.BODY_BYTES == django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+
+
+# --- probes ---------------------------------------------------------------------------------------
+
+
+def test_only_http_1_0_may_leave_the_host_out(website: Service) -> None:
+    """RFC 9112, section 3.2."""
+    said = asked(website, "GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert said.startswith("HTTP/1.1 400 ")
+    assert SAFE in said
+    assert "bad_request" in asked(website, "GET / HTTP/1.1\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
+    assert asked(website, "GET /livez HTTP/1.0\r\n\r\n").startswith("HTTP/1.0 200 ")
+
+
+def test_no_probe_makes_a_line_in_the_log(website: Service) -> None:
+    said_before = len(website.log)
+    for path in ("/livez", "/readyz", "/metrics", "/"):
+        for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
+            status = requests.request(method, website.url + path, timeout=30).status_code
+            assert status == (405 if method in ("OPTIONS", "TRACE") else 403), (method, path)
+        assert requests.head(website.url + path, timeout=30).status_code in (200, 503)
+    lines = website.log[said_before:].splitlines()
+    assert [line for line in lines if "not ready" not in line and "ready again" not in line] == []
