@@ -119,6 +119,8 @@ MEDIA_URL = "media/"  # never routed: pictures are served by views
 DATABASES = {"default": env.dj_db_url("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
 PORT = env.int("PORT", 8000, validate=validate.Range(1, 65535))
 HOST = env.str("HOST", "127.0.0.1")
+# Requests that one process of the website answers at a time; scripts/serve.sh starts the threads for them.
+WEB_THREADS = env.int("WEB_THREADS", 16, validate=validate.Range(2, 256))
 _redis_url = env.str("REDIS_URL", "", validate=_is_redis_url)
 # Pictures in an S3-compatible store in place of MEDIA_ROOT. Without keys here boto3 looks where it always does:
 # AWS_ACCESS_KEY_ID, its own files, the machine's role.
@@ -220,6 +222,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "streams.middleware.SecureHeaders",  # outermost, as the next: for all that follow
     "streams.middleware.Head",
+    "streams.middleware.Capacity",
     "streams.middleware.NeedsHost",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

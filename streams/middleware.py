@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.security import SecurityMiddleware
 from django.utils.encoding import escape_uri_path
 
-from . import access, answers, doors
+from . import access, answers, capacity, doors
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,40 @@ class Head:
         return response
 
 
+class Capacity:
+    """Refuses what would wait for a thread in vain, so that health checks find one. The log has a line a minute."""
+
+    def __init__(self, get_response: Answer) -> None:
+        self._get_response = get_response
+        self._said_s = -math.inf
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info in capacity.PROBES:
+            return self._get_response(request)
+        places = capacity.PLACES
+        if not places.take():
+            return self._refused(request)
+        try:
+            response = self._get_response(request)
+        except BaseException:
+            places.give_back()
+            raise
+        # Once, when the answer is sent and closed; or when it is dropped, should nobody close it.
+        give_back = weakref.finalize(response, places.give_back)
+        give_back.atexit = False
+        response._resource_closers.append(give_back)  # type: ignore[attr-defined]  # as Django's own parts do
+        return response
+
+    def _refused(self, request: HttpRequest) -> HttpResponse:
+        now_s = time.monotonic()
+        if now_s - self._said_s >= SAY_AGAIN_S:
+            self._said_s = now_s
+            log.warning("website busy requests=%s", capacity.PLACES.taken)
+        request.user = AnonymousUser()  # nothing is asked of the database, which may be what all wait for
+        words = "The website is busy: all requests that it can answer at a time wait. Try again in a moment."
+        return _for_a_moment(answers.refusal(request, 503, "busy", words))
+
+
 class NeedsHost:
     """Refuses HTTP/1.1 without a Host header (RFC 9112, section 3.2), which gunicorn lets through: Django would take
     the address that the website listens on for the name. A probe by HTTP/1.0 may leave it out."""
@@ -118,10 +153,7 @@ class DatabaseAway:
             log.error("%s %s failed: database away error=%s", request.method, path, type(error).__name__)
         request.user = AnonymousUser()  # who else it may be would be asked of the database, for the page's header
         words = "The database is away: try again in a moment. What is being captured goes on meanwhile."
-        response = answers.refusal(request, 503, "database_away", words)
-        response["Retry-After"] = str(RETRY_AFTER_S)
-        response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it again
-        return response
+        return _for_a_moment(answers.refusal(request, 503, "database_away", words))
 
 
 class Guard(DatabaseAway):
@@ -135,6 +167,13 @@ class Guard(DatabaseAway):
             return access.refused(request, view)
         except (OperationalError, InterfaceError) as error:
             return self.process_exception(request, error)
+
+
+def _for_a_moment(response: HttpResponse) -> HttpResponse:
+    """A 503 that says when to try again."""
+    response["Retry-After"] = str(RETRY_AFTER_S)
+    response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it again
+    return response
 
 
 def _empty(response: HttpResponseBase) -> None:
