@@ -15,7 +15,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.security import SecurityMiddleware
 from django.utils.encoding import escape_uri_path
 
-from . import access, answers, capacity, doors
+from . import access, answers, capacity, database_faults, doors
 
 log = logging.getLogger(__name__)
 
@@ -134,11 +134,12 @@ class NoNul:
 
 
 class DatabaseAway:
-    """Whatever needs the database while it is away is answered with 503. The log has a line a minute."""
+    """Whatever needs the database while it is away, its disk is full or another session holds a lock is answered with
+    503 and the code of that. The log has a line a minute for each code."""
 
     def __init__(self, get_response: Answer) -> None:
         self._get_response = get_response
-        self._said_s = -math.inf
+        self._said_s: dict[str, float] = {}
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         return self._get_response(request)
@@ -146,14 +147,13 @@ class DatabaseAway:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, OperationalError | InterfaceError):
             return None
-        now_s = time.monotonic()
-        if now_s - self._said_s >= SAY_AGAIN_S:
-            self._said_s = now_s
+        fault, now_s = database_faults.fault_of(error), time.monotonic()
+        if now_s - self._said_s.get(fault.code, -math.inf) >= SAY_AGAIN_S:
+            self._said_s[fault.code] = now_s
             path = escape_uri_path(request.path)  # a line break in it would be a line of its own
-            log.error("%s %s failed: database away error=%s", request.method, path, type(error).__name__)
+            log.error("%s %s failed: %s error=%s", request.method, path, fault.event, type(error).__name__)
         request.user = AnonymousUser()  # who else it may be would be asked of the database, for the page's header
-        words = "The database is away: try again in a moment. What is being captured goes on meanwhile."
-        return _for_a_moment(answers.refusal(request, 503, "database_away", words))
+        return _for_a_moment(answers.refusal(request, 503, fault.code, fault.words))
 
 
 class Guard(DatabaseAway):
