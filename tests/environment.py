@@ -61,6 +61,7 @@ ON_SQLITE_ALONE = (
     "test_bad_input.py",
     "test_page_costs.py",
     "test_pages.py",
+    "test_reserve.py",
     "test_retention_life.py",
     "test_storage.py",
     "test_supervisor.py",

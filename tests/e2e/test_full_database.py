@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from tests.camera.clip import Scene
 from tests.e2e.clients import check_files
 from tests.e2e.prepared import MANAGE
 from tests.e2e.rows import Rows
-from tests.e2e.service import ROOT, Service
+from tests.e2e.service import ROOT, Calls, Service, wait_for
+from tests.e2e.site import Site
 from tests.e2e.test_outages import UNSHARE, cameras, may_mount, nothing_was_lost
+from tests.servers import PostgreSQL, _unprivileged, _unprivileged_command
 
 DISK = "120m"
 COUNT = 100  # more than is sampled: the leaderboard holds all that ever was
@@ -147,3 +150,56 @@ def test_on_a_full_disk_all_that_makes_room_works(tmp_path: Path) -> None:
         nothing_was_lost(rows, [second, fourth])
         check_files(rows, disk.folder / "media")
         assert service.log.count("storage full: the reserve is given up") == 1
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------
+
+
+class SmallPostgreSQL(PostgreSQL):
+    """Its data lie on a disk of 160 MiB, which goes with the process that holds it."""
+
+    def __init__(self) -> None:
+        super().__init__(is_durable=False)
+        self._place = self.folder
+        uid, gid = _unprivileged()
+        mount = f'mount -t tmpfs -o size=160m,uid={uid},gid={gid},mode=700 tmpfs "$0" && exec "$@"'
+        self._holder = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", mount, str(self._place),
+             *_unprivileged_command("--pdeathsig", "KILL"), "sleep", "infinity"]
+        )  # fmt: skip
+        # Only what runs as the same user may go in by this way: `sleep` does, once it is that.
+        self.folder = Path(f"/proc/{self._holder.pid}/root") / self._place.relative_to("/")
+        wait_for(lambda: self._is_held(uid), "a disk of its own")
+
+    def _is_held(self, uid: int) -> bool:
+        assert self._holder.poll() is None
+        return "sleep" in Path(f"/proc/{self._holder.pid}/comm").read_text() and self.folder.stat().st_uid == uid
+
+    def close(self) -> None:
+        super().close()
+        self._holder.kill()
+        self._holder.wait()
+        shutil.rmtree(self._place, ignore_errors=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not may_mount(), reason="no file system can be mounted here")
+def test_a_full_disk_of_postgresql_is_told_as_that(tmp_path: Path) -> None:
+    with SmallPostgreSQL() as server, Site(tmp_path, server.new_database().url, hosts={}) as site:
+        website, filler = site.website, server.folder / "filler"
+        assert start(website, 0).status_code == 201
+        with suppress(OSError), filler.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        # What is written fits into pages that there are for a while; a table that has to grow does not.
+        answers = (start(website, number) for number in range(1, 500))
+        refused = next(answer for answer in answers if answer.status_code != 201)
+        assert (refused.status_code, refused.json()["code"]) == (503, "storage_full")
+        assert "The disk of the database is full" in refused.json()["message"]
+        assert "failed: storage full error=OperationalError" in website.log
+        assert requests.get(f"{website.url}/", timeout=60).status_code == 200
+        filler.unlink()
+        wait_for(lambda: start(website, 500).status_code == 201, "a start once there is room")
+
+
+def start(website: Calls, number: int) -> requests.Response:
+    return website.post("/start", JSON, rtsp_url=f"rtsp://10.9.9.9/{'x' * 400}-{number}", name=f"cam-{number}")
