@@ -18,7 +18,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from django.core.files.storage import FileSystemStorage, Storage
+from django.core.files.storage import FileSystemStorage, Storage, default_storage
 from django.db import OperationalError, connection, transaction
 
 from .database_faults import FULL, FULL_BYTES, DiskFull, fault_of
@@ -41,12 +41,9 @@ def path() -> Path | None:
 
 
 def is_given_up() -> bool:
-    """False as well where none was made yet."""
+    """And cannot be made again now. False as well where none was made yet."""
     file = path()
-    try:
-        return file is not None and file.stat().st_size != RESERVE_BYTES
-    except OSError:
-        return False
+    return file is not None and file.exists() and not _is_whole(file) and not _has_room(file)
 
 
 def restore() -> bool:
@@ -59,7 +56,7 @@ def restore() -> bool:
             # Only one of several processes makes it; whoever comes second looks again the next time.
             fcntl.flock(reserve, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _shrink_log()
-            if _free_bytes(file) < RESERVE_BYTES + SPARE_BYTES:
+            if not _has_room(file):
                 return False
             try:
                 os.posix_fallocate(reserve.fileno(), 0, RESERVE_BYTES)
@@ -107,7 +104,11 @@ def may_use(work: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_full(error: OperationalError | OSError) -> bool:
-    return error.errno in _FULL if isinstance(error, OSError) else fault_of(error) is FULL
+    """Whether the database's own disk is; pictures may lie on another one."""
+    if isinstance(error, OperationalError):
+        return fault_of(error) is FULL
+    file = path()
+    return error.errno in _FULL and file is not None and _is_same_disk(file, default_storage)
 
 
 def _give_up() -> bool:
@@ -133,6 +134,10 @@ def _is_whole(file: Path) -> bool:
 
 def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
+
+
+def _has_room(file: Path) -> bool:
+    return _free_bytes(file) >= RESERVE_BYTES + SPARE_BYTES
 
 
 def _free_bytes(file: Path) -> int:

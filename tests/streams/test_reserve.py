@@ -13,6 +13,7 @@ import pytest
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import OperationalError, connection
 from django.test import Client
+from pytest_django import Settings
 
 from streams import reserve, retention, services
 from streams.database_faults import DiskFull
@@ -117,6 +118,18 @@ def test_it_is_given_up_once_for_what_may_use_it(
     with pytest.raises(type(error)):
         work()
     assert len(tries) == 1, "nothing is left to be given up"
+
+
+def test_a_full_disk_of_the_pictures_alone_does_not_cost_it(file: Path, settings: Settings) -> None:
+    @reserve.may_use
+    def work() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    reserve.restore()
+    settings.MEDIA_ROOT = "/proc"
+    with pytest.raises(OSError, match="No space left on device"):
+        work()
+    assert file.stat().st_size == reserve.RESERVE_BYTES
 
 
 def test_no_other_error_costs_it(file: Path) -> None:
@@ -229,3 +242,5 @@ def test_the_website_is_not_ready_without_it(client: Client, monkeypatch: pytest
     fill(monkeypatch, file)
     storage = client.get("/readyz").json()["storage"]
     assert (storage["ok"], "The database's disk is full" in storage["message"]) == (False, True)
+    set_free(monkeypatch, FREE)
+    assert client.get("/readyz").json()["storage"]["ok"], "or no start would come, which makes it again"
