@@ -53,6 +53,12 @@ def _are_tokens(tokens: list[str]) -> None:
         )
 
 
+def _is_printable(text: str) -> None:
+    """Bytes that are no UTF-8 come as halves of surrogate pairs, which no database takes."""
+    if not text.isprintable():
+        raise ValidationError("It must be printable text in UTF-8.")
+
+
 def _are_networks(text: str) -> None:
     try:
         parse_networks(text)
@@ -118,6 +124,8 @@ MEDIA_URL = "media/"  # never routed: pictures are served by views
 DATABASES = {"default": env.dj_db_url("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
 PORT = env.int("PORT", 8000, validate=validate.Range(1, 65535))
 HOST = env.str("HOST", "127.0.0.1")
+# Requests that one process of the website answers at a time; scripts/serve.sh starts the threads for them.
+WEB_THREADS = env.int("WEB_THREADS", 16, validate=validate.Range(2, 256))
 _redis_url = env.str("REDIS_URL", "", validate=_is_redis_url)
 # Pictures in an S3-compatible store in place of MEDIA_ROOT. Without keys here boto3 looks where it always does:
 # AWS_ACCESS_KEY_ID, its own files, the machine's role.
@@ -132,7 +140,9 @@ _s3_options = {
 }
 
 # --- capturing ---------------------------------------------------------------------------------------------
-CAPTURE_HOST_NAME = env.str("CAPTURE_HOST_NAME", socket.gethostname(), validate=validate.Length(1, 100))
+CAPTURE_HOST_NAME = env.str(
+    "CAPTURE_HOST_NAME", socket.gethostname(), validate=[validate.Length(1, 100), _is_printable]
+)
 CAPTURE_SLOTS = env.int("CAPTURE_SLOTS", 64, validate=validate.Range(0, 10_000))
 # What one recorder may take beside what all share: docs/engine.md has what takes how much.
 CAPTURE_MEMORY_MB = env.int("CAPTURE_MEMORY_MB", 1024, validate=validate.Range(64, 1_000_000))
@@ -217,6 +227,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "streams.middleware.SecureHeaders",  # outermost, as the next: for all that follow
     "streams.middleware.Head",
+    "streams.middleware.Capacity",
+    "streams.middleware.NeedsHost",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -281,7 +293,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;",
     }
 else:
-    DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+    # Each request gives its connection back. Kept for a minute, the idle ones of 16 threads left a supervisor none. A
+    # new one costs 4 ms of a core in the website; the supervisor and the job cluster keep one each.
+    DATABASES["default"] |= {"CONN_MAX_AGE": 0}
 
 if DATABASES["default"]["ENGINE"].endswith("postgresql"):
     # A server that vanished without a word is told within seconds; the kernel by itself waits for a quarter of an
@@ -337,5 +351,6 @@ LOGGING = {
         "django-q": {"level": "WARNING"},
         "axes": {"level": "ERROR"},  # streams/sign_in.py says what happens
         "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
+        "django.security.csrf": {"level": "ERROR"},  # nor is a POST to what takes none: anybody can send it all day
     },
 }

@@ -68,6 +68,8 @@ esac
 must_be_writable DATA_DIR "$(setting DATA_DIR "$PWD/data")"
 must_be_writable MEDIA_ROOT "$(setting MEDIA_ROOT "$PWD/media")"
 host=$(setting HOST 127.0.0.1) port=$(setting PORT 8000)
+threads=$(setting WEB_THREADS 16)
+export WEB_THREADS="$threads" # the website counts its requests by what its server has
 # Before anything is prepared: gunicorn would try for five seconds, and log an error for each of them.
 if [ "${parts[0]}" = website ]; then
     words=$("$python" - "$host" "$port" 2>/dev/null <<'END'
@@ -145,9 +147,11 @@ alive() { kill -0 "$1" 2>/dev/null; }
 
 begin() {
     case $1 in
-        # Threads: a /stop may hold one for 10 s. No access log: a query string can hold what no log should. What a proxy
-        # says of its client is believed by Django with HTTPS=1, and by nobody else.
-        website) start website "$python" -m gunicorn rtspsite.wsgi --bind "$host:$port" --threads 16 \
+        # 48 threads more than requests that are answered at a time: streams/capacity.py has requests wait in them, so that
+        # health checks find one. An idle one costs nothing: each is made when it is first needed.
+        # No access log: a query string can hold what no log should. What a proxy says of its client is believed by Django
+        # with HTTPS=1, and by nobody else.
+        website) start website "$python" -m gunicorn rtspsite.wsgi --bind "$host:$port" --threads $((10#$threads + 48)) \
             --worker-class rtspsite.worker.Worker --worker-connections 800 --no-sendfile \
             --limit-request-line 4094 --limit-request-fields 64 --limit-request-field_size 8190 --forwarded-allow-ips "" \
             --timeout 60 --graceful-timeout 12 --keep-alive 5 --worker-tmp-dir "$heartbeats" --no-control-socket ;;

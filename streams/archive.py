@@ -15,7 +15,8 @@ from .engine.timeline import Timeline
 from .models import Capture, Frame
 
 GRID, FACTS = "grid.jpg", "capture.json"
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip can name
+# What a zip can name: APPNOTE.TXT 4.4.6 has seven bits for the years from 1980 on, and halves of seconds.
+_EARLIEST, _LATEST = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)
 _FILE_MODE = 0o100644 << 16  # a plain file that its owner writes and all read
 
 
@@ -94,6 +95,6 @@ def _names(frames: Sequence[Frame]) -> list[str]:
 
 
 def _entry(name: str, moment: datetime) -> ZipInfo:
-    entry = ZipInfo(name, max(_EARLIEST, moment.timetuple()[:6]))
+    entry = ZipInfo(name, min(max(_EARLIEST, moment.timetuple()[:6]), _LATEST))
     entry.external_attr = _FILE_MODE
     return entry

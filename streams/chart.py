@@ -24,6 +24,7 @@ GAPS_TOLD = 20
 CHECKPOINT_S = 5.0
 # A feed whose brightness hardly changes is not blown up into mountains.
 MIN_RANGE = 10.0
+_LATEST = 253_402_300_000.0  # the year 9999 ends then: no later moment has a date
 _TICKS = 4
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 
@@ -281,7 +282,7 @@ class _Plot:
         )
         first = math.ceil(self.begins_at / step_s) * step_s
         moments = [first + step_s * n for n in range(int(max(0.0, self.ends_at - first) / step_s) + 1)]
-        ticks = [(at, self.x_percent(at)) for at in moments if at <= self.ends_at]
+        ticks = [(at, self.x_percent(at)) for at in moments if at <= min(self.ends_at, _LATEST)]
         return tuple(Tick(_clock(at, self.span_s), x_percent=x, is_first=x < 6, is_last=x > 94) for at, x in ticks)
 
     def levels(self) -> tuple[Tick, ...]:

@@ -1,12 +1,50 @@
 """Model fields of our own."""
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.db import models
 
 from .engine import masking
+
+if TYPE_CHECKING:
+    TextOfColumn = models.CharField[str, str]
+else:
+    TextOfColumn = models.CharField
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # PostgreSQL refuses a NUL, and half of a surrogate pair is no UTF-8
+
+
+class ReportedCharField(TextOfColumn):
+    """Short text that no form has checked: what a camera, a recorder or the environment reports.
+
+    It is cut to the column's length, with an ellipsis, and characters that no database stores become "?". Without
+    this PostgreSQL refuses the whole checkpoint, again and again. The column is a plain CharField's: no migration.
+    """
+
+    def get_prep_value(self, value: Any) -> Any:
+        text = super().get_prep_value(value)
+        if not isinstance(text, str):
+            return text
+        text = _UNSTORABLE.sub("?", text)
+        limit = self.max_length or len(text)
+        return text if len(text) <= limit else self.cut(text, limit)
+
+    def cut(self, text: str, limit: int) -> str:
+        return text[: limit - 1] + "…"
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.CharField", args, kwargs
+
+
+class ReportedCodesField(ReportedCharField):
+    """Codes with commas between. Codes at the end that have no room are left out whole."""
+
+    def cut(self, text: str, limit: int) -> str:
+        return text[: limit + 1].rpartition(",")[0]
 
 
 class Sealed(str):

@@ -14,7 +14,7 @@ from django.core.files.storage import FileSystemStorage, storages
 from django.db import Error as DatabaseFailed
 from django.db import connections
 
-from . import claims, queries
+from . import claims, queries, reserve
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class Room:
     free_bytes: int
     free_files: int | None
     is_writable: bool
+    is_reserve_given_up: bool = False
 
 
 def room() -> Room | None:
@@ -86,6 +87,7 @@ def room() -> Room | None:
         free_bytes=found.f_bavail * found.f_frsize,
         free_files=found.f_favail if found.f_files else None,
         is_writable=all(_is_writable(folder / name) for name in _FOLDERS),
+        is_reserve_given_up=reserve.is_given_up(),
     )
 
 
@@ -155,6 +157,8 @@ def judge(found: Room) -> Check:
     """Whether it is enough."""
     if not found.is_writable:
         return Check(False, "The media folder is not writable.")
+    if found.is_reserve_given_up:
+        return Check(False, "The database's disk is full: nothing is started until there is room.")
     if found.free_bytes < MIN_FREE_BYTES:
         return Check(False, f"The disk is full: {_mib(found.free_bytes)} free, {_mib(MIN_FREE_BYTES)} needed.")
     if found.free_files is not None and found.free_files < MIN_FREE_FILES:

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.security import SecurityMiddleware
 from django.utils.encoding import escape_uri_path
 
-from . import access, answers, doors
+from . import access, answers, capacity, database_faults, doors
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,53 @@ class Head:
         return response
 
 
+class Capacity:
+    """Refuses what would wait for a thread in vain, so that health checks find one. The log has a line a minute."""
+
+    def __init__(self, get_response: Answer) -> None:
+        self._get_response = get_response
+        self._said_s = -math.inf
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info in capacity.PROBES:
+            return self._get_response(request)
+        places = capacity.PLACES
+        if not places.take():
+            return self._refused(request)
+        try:
+            response = self._get_response(request)
+        except BaseException:
+            places.give_back()
+            raise
+        # Once, when the answer is sent and closed; or when it is dropped, should nobody close it.
+        give_back = weakref.finalize(response, places.give_back)
+        give_back.atexit = False
+        response._resource_closers.append(give_back)  # type: ignore[attr-defined]  # as Django's own parts do
+        return response
+
+    def _refused(self, request: HttpRequest) -> HttpResponse:
+        now_s = time.monotonic()
+        if now_s - self._said_s >= SAY_AGAIN_S:
+            self._said_s = now_s
+            log.warning("website busy requests=%s", capacity.PLACES.taken)
+        request.user = AnonymousUser()  # nothing is asked of the database, which may be what all wait for
+        words = "The website is busy: all requests that it can answer at a time wait. Try again in a moment."
+        return _for_a_moment(answers.refusal(request, 503, "busy", words))
+
+
+class NeedsHost:
+    """Refuses HTTP/1.1 without a Host header (RFC 9112, section 3.2), which gunicorn lets through: Django would take
+    the address that the website listens on for the name. A probe by HTTP/1.0 may leave it out."""
+
+    def __init__(self, get_response: Answer) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if "HTTP_HOST" not in request.META and request.META.get("SERVER_PROTOCOL") != "HTTP/1.0":
+            raise BadRequest
+        return self._get_response(request)
+
+
 class NoNul:
     """No text that is kept holds a NUL, and PostgreSQL takes none: an address with one is none, a query with one is
     refused. The API says itself what is wrong with a query."""
@@ -86,11 +134,12 @@ class NoNul:
 
 
 class DatabaseAway:
-    """Whatever needs the database while it is away is answered with 503. The log has a line a minute."""
+    """Whatever needs the database while it is away, its disk is full or another session holds a lock is answered with
+    503 and the code of that. The log has a line a minute for each code."""
 
     def __init__(self, get_response: Answer) -> None:
         self._get_response = get_response
-        self._said_s = -math.inf
+        self._said_s: dict[str, float] = {}
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         return self._get_response(request)
@@ -98,17 +147,13 @@ class DatabaseAway:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, OperationalError | InterfaceError):
             return None
-        now_s = time.monotonic()
-        if now_s - self._said_s >= SAY_AGAIN_S:
-            self._said_s = now_s
+        fault, now_s = database_faults.fault_of(error), time.monotonic()
+        if now_s - self._said_s.get(fault.code, -math.inf) >= SAY_AGAIN_S:
+            self._said_s[fault.code] = now_s
             path = escape_uri_path(request.path)  # a line break in it would be a line of its own
-            log.error("%s %s failed: database away error=%s", request.method, path, type(error).__name__)
+            log.error("%s %s failed: %s error=%s", request.method, path, fault.event, type(error).__name__)
         request.user = AnonymousUser()  # who else it may be would be asked of the database, for the page's header
-        words = "The database is away: try again in a moment. What is being captured goes on meanwhile."
-        response = answers.refusal(request, 503, "database_away", words)
-        response["Retry-After"] = str(RETRY_AFTER_S)
-        response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it again
-        return response
+        return _for_a_moment(answers.refusal(request, 503, fault.code, fault.words))
 
 
 class Guard(DatabaseAway):
@@ -122,6 +167,13 @@ class Guard(DatabaseAway):
             return access.refused(request, view)
         except (OperationalError, InterfaceError) as error:
             return self.process_exception(request, error)
+
+
+def _for_a_moment(response: HttpResponse) -> HttpResponse:
+    """A 503 that says when to try again."""
+    response["Retry-After"] = str(RETRY_AFTER_S)
+    response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it again
+    return response
 
 
 def _empty(response: HttpResponseBase) -> None:

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from .engine.address import MAX_NAME_LENGTH, MAX_URL_LENGTH, Address, join
 from .engine.notices import words_of
-from .fields import EncryptedTextField
+from .fields import EncryptedTextField, ReportedCharField, ReportedCodesField
 
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
 MAX_COUNT = 100
@@ -45,7 +45,7 @@ class Host(models.Model):
     then is saved. `instance`: tells two machines of one name apart.
     """
 
-    name = models.CharField(max_length=100, unique=True)
+    name = ReportedCharField(max_length=100, unique=True)
     slots = models.PositiveIntegerField()
     epoch = models.PositiveIntegerField(
         default=0, help_text="Grows with every supervisor that starts under the name."
@@ -98,11 +98,11 @@ class Stream(CaptureSettings):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     status = models.CharField(max_length=12, choices=Status, default=Status.IDLE)
     status_at = models.DateTimeField(default=timezone.now)
-    error_code = models.CharField("error", max_length=32, blank=True)
-    error_text = models.CharField("last error", max_length=300, blank=True)
+    error_code = ReportedCharField("error", max_length=32, blank=True)
+    error_text = ReportedCharField("last error", max_length=300, blank=True)
     attempt = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(null=True, blank=True)
-    notices = models.CharField(
+    notices = ReportedCodesField(
         max_length=100, blank=True, help_text="What is worth saying of the capture: codes, with commas between."
     )
 
@@ -157,12 +157,12 @@ class Capture(CaptureSettings):
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     ending = models.CharField("reason of ending", max_length=8, choices=Ending, blank=True)
-    error_code = models.CharField("error", max_length=32, blank=True)
-    error_text = models.CharField("last error", max_length=300, blank=True)
+    error_code = ReportedCharField("error", max_length=32, blank=True)
+    error_text = ReportedCharField("last error", max_length=300, blank=True)
 
     claimed_by = models.ForeignKey(Host, models.SET_NULL, null=True, blank=True, related_name="captures")
     epoch = models.PositiveIntegerField(default=0)
-    host_name = models.CharField("host", max_length=100, blank=True)
+    host_name = ReportedCharField("host", max_length=100, blank=True)
 
     samples = models.PositiveBigIntegerField(default=0)
     missed = models.PositiveBigIntegerField(default=0)

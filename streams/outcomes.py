@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models.fields.files import FieldFile
 
-from . import facts, queries, services
+from . import capacity, facts, queries, services
 from .models import Capture, Frame, Status
 
 STOP_WAIT_S = 10.0
@@ -56,14 +56,30 @@ def ended(captures: int) -> str:
 # --- stop -----------------------------------------------------------------------------------------
 
 
+def wait_for_grid(capture: Capture) -> Capture | None:
+    """In a request, for STOP_WAIT_S at most; not at all where half of the website's threads wait already."""
+    if capture.is_finished:
+        return capture
+    if not capacity.WAITERS.acquire(blocking=False):
+        return _as_it_is_now(capture)
+    try:
+        return wait_until_finished(capture, STOP_WAIT_S)
+    finally:
+        capacity.WAITERS.release()
+
+
 def wait_until_finished(capture: Capture, wait_s: float) -> Capture | None:
     """The capture as it is then; None if it was finished and pruned at once."""
     found: Capture | None = capture
     limit_s = time.monotonic() + wait_s
     while found and not found.is_finished and time.monotonic() < limit_s:
         time.sleep(POLL_S)
-        found = Capture.objects.select_related("stream").filter(pk=capture.pk).first()
+        found = _as_it_is_now(capture)
     return found
+
+
+def _as_it_is_now(capture: Capture) -> Capture | None:
+    return Capture.objects.select_related("stream").filter(pk=capture.pk).first()
 
 
 def code_of(capture: Capture, frames: int) -> str:

@@ -21,13 +21,14 @@ from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.core.files.storage import FileSystemStorage, default_storage
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Exists, Min, OuterRef, QuerySet
 from django.db.models.functions import Now
 from django_q.models import Schedule, Task
 from django_q.tasks import async_task
 
+from . import database_faults, reserve
 from .models import Capture, Frame, Host
 
 log = logging.getLogger(__name__)
@@ -112,11 +113,17 @@ def prune(
     read.
     """
     run = _Run(is_dry_run, lately_days, clock() + limit_s, on_step, clock)
-    run.forget_hosts()
-    run.forget_failed_jobs()
-    run.forget_sign_ins()
     run.pruned.swept_to = after
-    run.pruned.is_complete = run.remove_captures(keep_days) and run.sweep(after)
+    try:
+        is_done = run.remove_rows(keep_days)
+    except OperationalError as error:
+        if database_faults.fault_of(error) is not database_faults.FULL:
+            raise
+        run.sweep(after)  # what no row knows needs no room in the database to go
+        is_done = run.remove_rows(keep_days)
+    run.pruned.is_complete = is_done and run.sweep(after)
+    if not is_dry_run:
+        reserve.restore()
     return run.pruned
 
 
@@ -179,6 +186,14 @@ class _Run:
     born_at: datetime = field(default_factory=lambda: _born_at())
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    def remove_rows(self, keep_days: float) -> bool:
+        """Whether all captures were removed that are finished and old enough."""
+        self.forget_hosts()
+        self.forget_failed_jobs()
+        self.forget_sign_ins()
+        return self.remove_captures(keep_days)
+
+    @reserve.may_use
     def forget_hosts(self) -> None:
         """Those that claim nothing."""
         claims = Capture.objects.filter(claimed_by=OuterRef("pk"))
@@ -190,10 +205,12 @@ class _Run:
             if not self.is_dry_run:
                 Host.objects.filter(pk__in=ids).delete()
 
+    @reserve.may_use
     def forget_failed_jobs(self) -> None:
         tasks = Task.objects.filter(success=False, stopped__lt=_ago(days=FAILED_JOB_DAYS))
         self.pruned.failed_jobs = tasks.count() if self.is_dry_run else tasks.delete()[0]
 
+    @reserve.may_use
     def forget_sign_ins(self) -> None:
         attempts = AccessAttempt.objects.filter(attempt_time__lt=_ago(seconds=SIGN_IN_S))
         for rows in (attempts, Session.objects.filter(expire_date__lt=Now())):
@@ -211,6 +228,7 @@ class _Run:
                 return False
         return True
 
+    @reserve.may_use
     def _remove_batch(self, keep_days: float, after: int) -> list[int]:
         """The ids of the captures that went. Another prune's batch is skipped, not waited for."""
         with transaction.atomic():

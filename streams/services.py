@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.files.base import ContentFile
-from django.core.files.storage import FileSystemStorage, Storage
+from django.core.files.storage import FileSystemStorage, Storage, default_storage
 from django.db import IntegrityError, connection, transaction
 from django.db.models.fields.files import FieldFile
 from django.db.models.functions import Now
 from django_q.tasks import async_task
 
-from . import claims, queries, retention
+from . import claims, database_faults, queries, reserve, retention
 from .claims import Claim, ClaimLost
 from .engine import composer
 from .engine.address import MASK, MAX_NAME_LENGTH, Address, check_literal
@@ -129,6 +129,7 @@ def start_again(stream: Stream, change: Change | None = None) -> Started:
         return start(change.applied(Wish(address, name=stream.name, is_whole=True)))
 
 
+@reserve.may_use
 def stop(stream: Stream) -> Capture | None:
     """Have the capture in progress end; the capture that ends, or the last that did; None if there is none."""
     with transaction.atomic():
@@ -163,6 +164,7 @@ def _start(stream: Stream, wish: Wish) -> Started:
     if running:
         _check_same(running, wish)
         return Started(running, is_new=False)
+    reserve.require()
     stream.quirks = _still_known(stream, wish.transport)
     stream.credentials = _asked_address(stream, wish).secret
     _take_settings(stream, wish)
@@ -304,6 +306,7 @@ def check_change(stream: Stream, change: Change) -> None:
         _recredited(_at_rest(stream), change)
 
 
+@reserve.may_use
 def delete_stream(stream: Stream) -> None:
     """With all its captures, frames and files. Raises Refused while it is captured and if it is gone."""
     with transaction.atomic():
@@ -314,9 +317,11 @@ def delete_stream(stream: Stream) -> None:
         stream.delete()
     log.info("stream=%s deleted captures=%s files=%s", stream.name, len(ids), len(names))
     retention.remove_files(ids, names)
+    reserve.restore()
 
 
 def _create(wish: Wish) -> Stream:
+    reserve.require()
     _check_address_free(wish.address)
     _check_room()
     stream = Stream(name=_free_name(wish), url=wish.address.public, credentials=wish.address.secret)
@@ -521,7 +526,11 @@ def checkpoint(
         _save_counters(claim, base, report)
         _save_timeline(claim, report.timeline)
         return frozenset(number for number, _ in report.board) - later
-    frames = _write_files(claim.capture_id, report.fresh)
+    frames = (
+        _write_last_files(claim.capture_id, report.fresh)
+        if report.is_final
+        else _write_files(claim.capture_id, report.fresh)
+    )
     is_committing = False
     try:
         with transaction.atomic():
@@ -533,8 +542,9 @@ def checkpoint(
             if report.quirks != known_quirks:
                 Stream.objects.filter(captures=claim.capture_id).update(quirks=report.quirks)
             is_committing = True
-    except BaseException:
-        if not is_committing:  # a commit whose answer was lost may hold: litter is swept, a lost file is not
+    except BaseException as error:
+        # A commit whose answer was lost may hold: litter is swept, a lost file is not.
+        if not is_committing or database_faults.fault_of(error) is database_faults.FULL:
             _delete_files(frames)
         raise
     _delete_files(evicted)
@@ -554,6 +564,7 @@ def saved_status(stream: Stream) -> EngineStatus:
     )
 
 
+@reserve.may_use
 def hand_over(claim: Claim) -> None:
     """All that the recorder had is saved: the capture may be finished, or recorded by the next host."""
     with transaction.atomic():
@@ -578,6 +589,7 @@ def note_death(claim: Claim, error: CaptureError | None = None) -> None:
         rows.update(status=Status.RECONNECTING, status_at=Now(), **fields)
 
 
+@reserve.may_use
 def fail(claim: Claim, error_code: str, error_text: str, meanwhile: Meanwhile = bool) -> None:
     """End a capture that is never to be tried again; it keeps what it has. Raises ClaimLost."""
     rows = claim.rows().filter(stop_requested_at=None)
@@ -587,6 +599,7 @@ def fail(claim: Claim, error_code: str, error_text: str, meanwhile: Meanwhile = 
     finish(claim.capture_id, meanwhile)
 
 
+@reserve.may_use
 def finish(capture_id: int, meanwhile: Meanwhile = bool) -> bool:
     """Make the grid of a stopped capture that no living host records, and close it; whether this call did.
 
@@ -616,6 +629,18 @@ def finish(capture_id: int, meanwhile: Meanwhile = bool) -> bool:
 
 def _write_files(capture_id: int, pictures: Sequence[Picture]) -> list[Frame]:
     """The JPEGs on disk, and the rows for them, not saved yet. All or, with an OSError, none."""
+    if pictures and not reserve.leaves_room_for_files(default_storage):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return _write_each(capture_id, pictures)
+
+
+@reserve.may_use
+def _write_last_files(capture_id: int, pictures: Sequence[Picture]) -> list[Frame]:
+    """Those of a recorder that ends: nobody else has them."""
+    return _write_each(capture_id, pictures)
+
+
+def _write_each(capture_id: int, pictures: Sequence[Picture]) -> list[Frame]:
     frames: list[Frame] = []
     try:
         for picture in pictures:
@@ -686,7 +711,7 @@ def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
         fields["last_sample_at"] = _moment(counters.last_sample_at)
         fields |= {"late_p50_s": counters.late_p50_s, "late_p95_s": counters.late_p95_s}
     if status.error_code:
-        fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
+        fields |= {"error_code": status.error_code, "error_text": status.error_text}
     if not claim.rows().update(**fields):
         raise ClaimLost
 
@@ -723,7 +748,7 @@ def _save_status(claim: Claim, status: EngineStatus) -> None:
     fields["newer_notices"] = ",".join(notice for notice in status.notices if notice.is_new)
     fields["next_attempt_at"] = None if status.next_attempt_at is None else _moment(status.next_attempt_at)
     if status.error_code:
-        fields |= {"error_code": status.error_code, "error_text": status.error_text[:300]}
+        fields |= {"error_code": status.error_code, "error_text": status.error_text}
     streams = Stream.objects.filter(captures=claim.capture_id)
     streams.exclude(status=Status.STOPPING).exclude(**fields).update(**fields, status_at=Now())
     if Notice.STORAGE_FULL in status.notices:  # why it takes so long

@@ -44,7 +44,7 @@ def stop(request: HttpRequest, fields: dict[str, str]) -> HttpResponse:
     if stream is None:
         return answers.refusal(request, 404, "unknown_process", "No stream has this process_name.")
     capture = services.stop(stream)
-    capture = capture and outcomes.wait_until_finished(capture, outcomes.STOP_WAIT_S)
+    capture = capture and outcomes.wait_for_grid(capture)
     if capture is None:
         return answers.refusal(
             request, 404, "no_capture", f"{stream.name} has no capture: none was made, or all were pruned."

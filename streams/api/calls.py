@@ -203,7 +203,8 @@ def start_stream(request: HttpRequest, name: StreamName) -> Any:
     example={"process_name": "demo"},
 )
 def stop(request: HttpRequest) -> Any:
-    """Answers when the grid is made, or after 10 s. Of a stream that is at rest: what the last capture came to."""
+    """Answers when the grid is made, or after 10 s; at once (202) where many wait for one already. Of a stream that
+    is at rest: what the last capture came to."""
     name = inputs.body(request, StopForm).cleaned_data["process_name"]
     found = models.Stream.objects.filter(name=name).first()
     if found is None:
@@ -213,7 +214,8 @@ def stop(request: HttpRequest) -> Any:
 
 @call("POST", "/streams/{str:name}/stop", "Stop a stream", 404, tag=RUNNING, answers=RESULTS)
 def stop_stream(request: HttpRequest, name: StreamName) -> Any:
-    """Answers when the grid is made, or after 10 s. Of a stream that is at rest: what the last capture came to."""
+    """Answers when the grid is made, or after 10 s; at once (202) where many wait for one already. Of a stream that
+    is at rest: what the last capture came to."""
     inputs.body(request, NoForm)
     return _stopped(_stream(name))
 
@@ -262,7 +264,7 @@ def _started(started: services.Started) -> Any:
 
 def _stopped(stream: models.Stream) -> Any:
     stopped = services.stop(stream)
-    stopped = stopped and outcomes.wait_until_finished(stopped, outcomes.STOP_WAIT_S)
+    stopped = stopped and outcomes.wait_for_grid(stopped)
     if stopped is None:
         raise Unknown("no_capture", f"{stream.name} has no capture: none was made, or all were pruned.")
     result = schemas.Result(**outcomes.result_data(stopped, list(queries.ranked_frames(stopped))))

@@ -106,15 +106,14 @@ def test_who_takes_no_answer_is_given_up(website: Service) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(("127.0.0.1", website.port))
             client.sendall(head("/static/ninja/swagger-ui-bundle.js", "").encode() * 3)
-        wait_for(lambda: not is_answered(website, 1), "all threads are held", 30)
-        wait_for(lambda: is_answered(website, 5), "an answer to somebody else", 60)
+        wait_for(lambda: is_answered(website, 503), "all threads are held", 30)
+        assert requests.get(f"{website.url}/livez", timeout=60).status_code == 200
+        wait_for(lambda: is_answered(website, 200), "an answer to somebody else", 60)
     assert "Traceback" not in website.log
 
 
-def is_answered(website: Service, within_s: float) -> bool:
-    with suppress(requests.RequestException):
-        return requests.get(f"{website.url}/livez", timeout=within_s).status_code == 200
-    return False
+def is_answered(website: Service, status: int) -> bool:
+    return requests.get(f"{website.url}/static/streams/icon.svg", timeout=60).status_code == status
 
 
 def test_a_request_that_comes_in_pieces_is_answered(website: Service) -> None:
@@ -288,7 +287,7 @@ def test_idle_clients_make_room_for_who_is_sending(website: Service) -> None:
             client = stack.enter_context(opened(website, head("/livez", "")))
             client.recv(4096)
         senders = [stack.enter_context(opened(website, head("/livez"))) for _ in range(THREADS)]
-        assert is_answered(website, 30)
+        assert is_answered(website, 200)
         for sender in senders:
             sender.sendall(b"Connection: close\r\n\r\n")
             assert answer(sender).endswith("\r\n\r\nok\n")
@@ -352,3 +351,26 @@ def test_a_wrong_name_of_the_host_is_one_line_in_the_log(website: Service) -> No
 
 def test_the_limits_of_both_are_the_same() -> None:
     assert worker.BODY_BYTES == django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+
+
+# --- probes ---------------------------------------------------------------------------------------
+
+
+def test_only_http_1_0_may_leave_the_host_out(website: Service) -> None:
+    """RFC 9112, section 3.2."""
+    said = asked(website, "GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert said.startswith("HTTP/1.1 400 ")
+    assert SAFE in said
+    assert "bad_request" in asked(website, "GET / HTTP/1.1\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
+    assert asked(website, "GET /livez HTTP/1.0\r\n\r\n").startswith("HTTP/1.0 200 ")
+
+
+def test_no_probe_makes_a_line_in_the_log(website: Service) -> None:
+    said_before = len(website.log)
+    for path in ("/livez", "/readyz", "/metrics", "/"):
+        for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
+            status = requests.request(method, website.url + path, timeout=30).status_code
+            assert status == (405 if method in ("OPTIONS", "TRACE") else 403), (method, path)
+        assert requests.head(website.url + path, timeout=30).status_code in (200, 503)
+    lines = website.log[said_before:].splitlines()
+    assert [line for line in lines if "not ready" not in line and "ready again" not in line] == []

@@ -24,7 +24,7 @@ from django.test.utils import CaptureQueriesContext
 from streams import pictures, services
 from streams.engine import sheet
 from streams.engine.timeline import Timeline as EngineTimeline
-from streams.models import Capture, Frame, Timeline
+from streams.models import Capture, Frame, Stream, Timeline
 from tests.figures import Figure
 from tests.streams.builders import (
     NOON,
@@ -344,6 +344,32 @@ def test_files_in_the_zip_can_be_read_and_have_their_time(client: Client) -> Non
     assert [entry.date_time for entry in entries[1:3]] == [(2026, 11, 23, 12, 4, 6), (1980, 1, 1, 0, 0, 0)]
     assert {entry.external_attr >> 16 for entry in entries} == {0o100644}
     assert {entry.compress_type for entry in entries} == {zipfile.ZIP_STORED}
+
+
+@pytest.mark.parametrize(
+    ("captured_at", "date_time"),
+    [
+        (datetime(1, 1, 1, tzinfo=UTC), (1980, 1, 1, 0, 0, 0)),
+        (datetime(2107, 12, 31, 23, 59, 58, tzinfo=UTC), (2107, 12, 31, 23, 59, 58)),
+        (datetime(2108, 1, 1, tzinfo=UTC), (2107, 12, 31, 23, 59, 58)),
+        (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), (2107, 12, 31, 23, 59, 58)),
+    ],
+    ids=["1", "2107", "2108", "9999"],
+)
+def test_a_date_that_no_zip_can_name_breaks_no_download_and_no_page(
+    client: Client, captured_at: datetime, date_time: tuple[int, ...]
+) -> None:
+    """A camera's host may have a clock that is decades ahead."""
+    capture = make_finished(frames=1, count=1)
+    Frame.objects.update(captured_at=captured_at)
+    Capture.objects.update(started_at=captured_at, stop_requested_at=captured_at, finished_at=captured_at)
+    Capture.objects.update(last_sample_at=captured_at)
+    Stream.objects.update(created_at=captured_at, status_at=captured_at, next_attempt_at=captured_at)
+    archive, _ = get_zip(client, capture)
+    assert [entry.date_time for entry in archive.infolist()] == [date_time] * 3
+    pages = ["/", "/streams/demo/", f"/captures/{capture.pk}/", "/api/captures", f"/api/captures/{capture.pk}"]
+    for path in [*pages, "/api/status", "/streams/demo/best.jpg", *urls(capture), "/metrics"]:
+        assert client.get(path).status_code == 200, path
 
 
 def test_the_zip_can_be_read_as_it_comes(client: Client) -> None:

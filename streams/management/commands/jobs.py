@@ -19,7 +19,7 @@ from streams.sentinel import Sentinel
 # A finish job composes one grid, far below a second; the supervisor waits half a second longer.
 GRACE_S = 2.5
 LOOK_S = 0.2
-CONNECTION_S = 60
+CONNECTION_S = None  # for good: at max_connections there may be no other
 _PR_SET_PDEATHSIG = 1  # prctl.h of Linux
 
 

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
 from environs import FileAwareEnv
 
-from streams import checks, retention
+from streams import checks, reserve, retention
 from streams.terminal import mention
 
 DATABASE_WAIT_S, WAIT_S = 60.0, 2.0
@@ -51,9 +51,15 @@ class Command(BaseCommand):
         os.umask(0o077)  # a SQLite file holds password hashes and is made here
         self._wait_for_server()
         with _one_at_a_time():
-            call_command("migrate", interactive=False, verbosity=0)
-            retention.keep_schedule()
-            self._make_first_account()
+            self._prepare()
+            if not reserve.restore():
+                self.stderr.write("The disk of the database is nearly full: nothing is started until there is room.")
+
+    @reserve.may_use  # on a full disk SQLite cannot even be opened, and nobody could make room through the service
+    def _prepare(self) -> None:
+        call_command("migrate", interactive=False, verbosity=0)
+        retention.keep_schedule()
+        self._make_first_account()
 
     def _wait_for_server(self) -> None:
         """Right after a boot a database server takes a moment longer; a SQLite file is there or will not be."""

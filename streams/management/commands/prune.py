@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from streams import checks, retention
+from streams import checks, database_faults, retention
 from streams.retention import Pruned, Tally
 
 MAX_DAYS = 36_500.0
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         except OSError as error:
             raise CommandError(f"The pictures' storage cannot be read: {error}") from None
         except DatabaseError as error:
-            raise CommandError(f"The database is away or not migrated: {str(error).strip()}") from None
+            raise CommandError(database_faults.sentence(error)) from None
         finally:
             self._clear_progress()
         for line in _lines(pruned, keep_days, "would go" if options["dry_run"] else "removed"):

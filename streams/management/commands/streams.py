@@ -16,7 +16,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError
 from django.utils import timezone
 
-from streams import given_address, outcomes, queries, services, whole_file
+from streams import database_faults, given_address, outcomes, queries, services, whole_file
 from streams.engine.address import Address
 from streams.engine.errors import AddressRefused
 from streams.exits import Exit
@@ -128,7 +128,7 @@ class Command(BaseCommand):
                 self._print({"code": failure.code, "message": str(failure), "fields": failure.fields})
             raise CommandError(f"{failure} ({failure.code})", returncode=failure.exit_code) from None
         except DatabaseError as error:
-            raise CommandError(f"The database is away or not migrated: {str(error).strip()}") from None
+            raise CommandError(database_faults.sentence(error)) from None
         except KeyboardInterrupt:
             raise CommandError("Ended at once. What was begun goes on.", returncode=Exit.KILLED) from None
         if code:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 DATABASE_WAIT_S = 60.0
 LEAVE_S = 12.0
 ALIVE_WAIT_S = claims.GAP_S + 2 * claims.HEARTBEAT_S
-CONNECTION_S = 60
+CONNECTION_S = None  # for good: at max_connections there may be no other
 
 
 class Command(BaseCommand):
