@@ -52,6 +52,7 @@ class Command(BaseCommand):
         with _one_at_a_time():
             call_command("migrate", interactive=False, verbosity=0)
             retention.keep_schedule()
+            retention.put_jobs_right()
             self._make_first_account()
 
     def _wait_for_server(self) -> None:
