@@ -104,7 +104,7 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
 
     def _take(self) -> Any:
         """The next jobs, each for whoever takes it first; after a pause None, if there are none."""
-        due = self.get_connection().filter(key=self.list_key, lock__lt=Now())
+        due = self.get_connection().filter(key=self.list_key, lock__lte=Now())
         found = list(due[: Conf.BULK])
         if not found:
             time.sleep(Conf.POLL)
@@ -112,7 +112,7 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
         return [
             (job.pk, job.payload)
             for job in found
-            if self.get_connection().filter(id=job.id, lock__lt=Now()).update(lock=self.timeout(job))
+            if self.get_connection().filter(id=job.id, lock__lte=Now()).update(lock=self.timeout(job))
         ]
 
     def queue_size(self) -> int:

@@ -13,7 +13,8 @@ from axes.handlers.database import AxesDatabaseHandler
 from axes.models import AccessAttempt
 from django.conf import settings
 from django.db.models import Q, Sum
-from django.db.models.signals import pre_save
+from django.db.models.functions import Now
+from django.db.models.signals import post_save, pre_save
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 
@@ -73,6 +74,13 @@ def _failures(by_user: int, by_address: int) -> int:
 def _forget_what_was_sent(instance: AccessAttempt, **_: Any) -> None:
     """Axes would keep the query and the fields of every guess, one after another."""
     instance.get_data = instance.post_data = ""
+
+
+@receiver(post_save, sender=AccessAttempt)
+def _date_by_database(instance: AccessAttempt, created: bool, **_: Any) -> None:
+    """A new row has the time of this host, whatever it is given."""
+    if created and database.host_ahead_s():
+        AccessAttempt.objects.filter(pk=instance.pk).update(attempt_time=Now())
 
 
 def address_of(request: HttpRequest) -> str:
