@@ -649,6 +649,9 @@ def _close(capture: Capture, left_out: "_LeftOut | None") -> bool:
         known = error or {"error_code": capture.error_code, "error_text": capture.error_text}
         _set_status(capture.stream_id, status, *(("", "") if is_fine else known.values()))
         _log_after_commit("stream=%s capture=%s finished ending=%s", capture.stream, capture.pk, capture.ending)
+        if left_out and left_out.fault:
+            fault = left_out.fault
+            database.after_commit(lambda: log.error("capture=%s finished without a grid error=%s", capture.pk, fault))
     return True
 
 
@@ -782,6 +785,8 @@ class _LeftOut:
 
     code: str
     words: str
+    fault: str = ""
+    """Why there is no grid, for the log."""
 
 
 def _write_grid(capture: Capture, meanwhile: Meanwhile) -> _LeftOut | None:
@@ -799,8 +804,7 @@ def _write_grid(capture: Capture, meanwhile: Meanwhile) -> _LeftOut | None:
         if error.errno in _NO_ROOM or not _is_late(capture):
             raise
         storage_check.probe(capture.grid.storage)
-        log.error("capture=%s finished without a grid error=%s", capture.pk, error)
-        return _LeftOut("no_grid", f"The grid could not be written: {error.strerror}.")
+        return _LeftOut("no_grid", f"The grid could not be written: {error.strerror}.", str(error))
     return composed.left_out
 
 
@@ -847,8 +851,7 @@ def _compose(capture: Capture, meanwhile: Meanwhile) -> _Composed:
     except composer.ComposerDied as error:
         if error.was_killed and not _is_late(capture):
             raise OSError(errno.EIO, str(error)) from None
-        log.error("capture=%s finished without a grid error=%s", capture.pk, error)
-        return _Composed(left_out=_LeftOut("no_grid", f"The grid could not be made: {error}."[:300]))
+        return _Composed(left_out=_LeftOut("no_grid", f"The grid could not be made: {error}."[:300], str(error)))
     for index in composed.unreadable:
         log.error("capture=%s file=%s unreadable error=no picture", capture.pk, names[index])
     missing = len(frames) - len(names) + len(composed.unreadable)
