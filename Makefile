@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # PostgreSQL and Redis are for private instances: none of the system's is made or started (scripts/packages.sh).
 PACKAGES ?= gir1.2-gst-rtsp-server-1.0 gstreamer1.0-rtsp python3-gi gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly chromium \
-	ffmpeg iproute2 postgresql redis-server vlc-bin vlc-plugin-base
+	ffmpeg iproute2 libfaketime postgresql redis-server vlc-bin vlc-plugin-base
 
 .PHONY: help
 help: ## List the targets

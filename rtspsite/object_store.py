@@ -12,7 +12,7 @@ from typing import Any
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError, ResponseStreamingError
 from django.core.files import File
 from storages.backends.s3 import S3Storage
 
@@ -83,6 +83,10 @@ class ObjectStore(S3Storage):  # type: ignore[misc]
             moment: datetime = super().get_modified_time(name)
             return moment
 
+    def ask_again(self) -> None:
+        """Ask with the next call, however lately the store did not answer."""
+        self._away_until_s = 0.0
+
     @contextmanager
     def _asking(self) -> Iterator[None]:
         """Raises what a caller can handle without knowing boto3, whose own texts hold addresses and keys.
@@ -98,6 +102,8 @@ class ObjectStore(S3Storage):  # type: ignore[misc]
             if code in _GONE:
                 raise FileNotFoundError(errno.ENOENT, "no such object in the store") from None
             raise OSError(errno.EIO, f"the store answers {code}") from None
+        except (IncompleteReadError, ResponseStreamingError) as error:  # it answers: one object is cut short
+            raise OSError(errno.EIO, f"{type(error).__name__} of the store") from None
         except (BotoCoreError, Boto3Error) as error:
             self._away_until_s = time.monotonic() + AWAY_S
             raise OSError(errno.EIO, f"{type(error).__name__} of the store") from None

@@ -20,7 +20,7 @@ from django.utils.timezone import localtime
 from django_q.admin import FailAdmin, QueueAdmin, ScheduleAdmin, TaskAdmin, resubmit_task
 from django_q.models import Failure, OrmQ, Schedule, Success, Task
 
-from . import chart, claims, queries, services, sign_in
+from . import chart, claims, database, queries, services, sign_in
 from .engine import masking
 from .engine.errors import CaptureError
 from .forms import MAX_PASSWORD_LENGTH, MAX_USERNAME_LENGTH, CredentialField
@@ -419,7 +419,7 @@ class CaptureAdmin(Styled, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg
     @admin.display(description="timeline")
     def timeline_shown(self, capture: Capture) -> str:
         frames = list(queries.ranked_frames(capture))
-        found = chart.chart(capture, frames, queries.timeline_of(capture), datetime.now(UTC))
+        found = chart.chart(capture, frames, queries.timeline_of(capture), database.now())
         return render_to_string("streams/_timeline.html", {"chart": found}) if found else NOTHING
 
     @admin.display(description="state", ordering="finished_at")
@@ -608,7 +608,7 @@ _register_jobs()
 
 
 def _is_taken(row: OrmQ) -> bool:
-    return row.lock is not None and row.lock > datetime.now(UTC)
+    return row.lock is not None and row.lock > database.now()
 
 
 def _called(row: Any) -> tuple[str, tuple[Any, ...]]:

@@ -3,10 +3,12 @@
 import logging
 import threading
 import time
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 from django.db import Error as DatabaseFailed
+from django.db.models.functions import Now
 from django_q.brokers import orm, redis_broker
 from django_q.conf import Conf
 from django_q.models import OrmQ
@@ -73,6 +75,15 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
         except DatabaseFailed:  # a broker can be made while the database is away; each use of it tells
             return OrmQ.objects.using(Conf.ORM)
 
+    # The original writes and compares times of this host: what a clock that is ahead has queued would wait for it.
+
+    def timeout(self, task: Any) -> Any:
+        return Now() + timedelta(seconds=Conf.RETRY)
+
+    def enqueue(self, task: Any) -> Any:
+        key = self.list_key or Conf.CLUSTER_NAME
+        return self.get_connection().create(key=key, payload=task, lock=Now()).pk
+
     def acknowledge(self, task_id: Any) -> None:
         try:
             super().acknowledge(task_id)
@@ -83,7 +94,7 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
 
     def dequeue(self) -> Any:
         try:
-            tasks = super().dequeue()
+            tasks = self._take()
         except DatabaseFailed as error:
             _outage.begins(error)
             time.sleep(AWAY_S)
@@ -91,9 +102,22 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
         _outage.ends()
         return tasks
 
+    def _take(self) -> Any:
+        """The next jobs, each for whoever takes it first; after a pause None, if there are none."""
+        due = self.get_connection().filter(key=self.list_key, lock__lte=Now())
+        found = list(due[: Conf.BULK])
+        if not found:
+            time.sleep(Conf.POLL)
+            return None
+        return [
+            (job.pk, job.payload)
+            for job in found
+            if self.get_connection().filter(id=job.id, lock__lte=Now()).update(lock=self.timeout(job))
+        ]
+
     def queue_size(self) -> int:
         try:
-            return int(super().queue_size())
+            return int(self.get_connection().filter(key=self.list_key, lock__lte=Now()).count())
         except DatabaseFailed:
             return 0
 

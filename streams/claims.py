@@ -1,22 +1,29 @@
 """Claim, heartbeat, release, expire: the conditional updates of who runs what, nothing else.
 
-A claim is a host's name and an epoch. All times are the database's, so that no host's clock matters.
+A claim is a host's name and an epoch. All times are the database's, so that no host's clock matters. Its own clock
+may be set back or forward by any span; what that means for heartbeats stands at `forget_future` and `_witnesses`.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Case, Exists, F, Q, QuerySet, When
-from django.db.models.functions import Now
+from django.db.models.functions import Least, Now
 
+from . import database
 from .models import Capture, Host, Status, Stream
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
 CLAIM_S = 15.0  # seven heartbeats: a host that swaps or sits out a long checkpoint keeps its captures
 # A longer pause between two heartbeats of a host is a gap: it or the database was away.
 GAP_S = 3 * HEARTBEAT_S
+# A heartbeat that is further in the future was written before the database's clock was set back.
+FUTURE_S = 1.0
 
 # How long ago a host that left is said to have been heard: nobody shall look for it.
 RETIRED = timedelta(hours=2)
@@ -64,20 +71,27 @@ def is_free() -> Q:
 
 
 def is_alive() -> Q:
-    """Hosts that have said so lately."""
-    return Q(heartbeat_at__gte=_oldest_heartbeat())
+    """Hosts that have said so lately. A heartbeat in the far future says nothing: the clock was set back since."""
+    return Q(heartbeat_at__gte=_oldest_heartbeat(), heartbeat_at__lt=Now() + timedelta(seconds=CLAIM_S))
 
 
 def _witnesses() -> "QuerySet[Host]":
-    """Hosts that could write all the time in which a silent one did not."""
-    return Host.objects.filter(is_alive(), steady_at__lte=_oldest_heartbeat())
+    """Hosts that could write all the time in which a silent one did not.
+
+    One that was not heard for GAP_S may have missed that the database's clock was set forward: it notices with its
+    next heartbeat, and the others get CLAIM_S to be heard.
+    """
+    is_heard = Q(heartbeat_at__gte=Now() - timedelta(seconds=GAP_S))
+    return Host.objects.filter(is_alive(), is_heard, steady_at__lte=_oldest_heartbeat())
 
 
+@database.retried
 def register(name: str, slots: int, instance: str = "") -> Host:
     """A supervisor starts under this name: whatever its forerunner still claimed is free again.
 
     Raises HostAlive if the forerunner runs on another `instance` and may still live: look again after GAP_S.
     """
+    forget_future()
     with transaction.atomic():
         new = {"slots": slots, "instance": instance}
         times = {"started_at": Now(), "heartbeat_at": Now(), "steady_at": Now(), "saved_at": Now()}
@@ -95,12 +109,36 @@ def heartbeat(host: Host, unsaved_s: float = 0.0) -> None:
 
     Raises HostTaken if another supervisor has registered under the same name since.
     """
-    steady_at = Case(When(heartbeat_at__lt=Now() - timedelta(seconds=GAP_S), then=Now()), default=F("steady_at"))
+    forget_future()
+    gap = When(heartbeat_at__lt=Now() - timedelta(seconds=GAP_S), then=Now())
+    steady_at = Case(gap, default=F("steady_at"))
     times = {"heartbeat_at": Now(), "steady_at": steady_at, "saved_at": Now() - timedelta(seconds=unsaved_s)}
     if not Host.objects.filter(pk=host.pk, epoch=host.epoch).update(**times):
         raise HostTaken(host.name)
 
 
+def forget_future() -> None:
+    """Take times of hosts that lie in the future for now: the database's clock was set back since they were written.
+
+    A host that lives writes its next heartbeat within HEARTBEAT_S; one that is dead is silent CLAIM_S later. Without
+    this it would pass for alive until the clock has caught up, and nobody would be steady for long enough to tell.
+    """
+    future = Now() + timedelta(seconds=FUTURE_S)
+    is_future = Q(heartbeat_at__gt=future) | Q(steady_at__gt=future) | Q(saved_at__gt=future)
+    hosts = Host.objects.filter(is_future)
+    if not hosts.exists():  # nearly always: one read for each heartbeat
+        return
+    with transaction.atomic():
+        # Rows that somebody else's transaction holds are for the next heartbeat: this one must not wait.
+        can_skip = connection.features.has_select_for_update_skip_locked
+        rows = hosts.select_for_update(skip_locked=can_skip).order_by("id")
+        ids = list(rows.values_list("id", flat=True))
+        times = {name: Least(F(name), Now()) for name in ("heartbeat_at", "steady_at", "saved_at")}
+        Host.objects.filter(pk__in=ids).update(**times)
+        database.after_commit(lambda: log.warning("database clock set back hosts=%s", len(ids)))
+
+
+@database.retried
 def claim(host: Host, candidates: Sequence[Candidate]) -> list[int]:
     """Claim of these captures as many as the host has free slots; the ids that it got.
 
@@ -111,7 +149,7 @@ def claim(host: Host, candidates: Sequence[Candidate]) -> list[int]:
     with transaction.atomic():
         slots = Host.objects.select_for_update().values_list("slots", flat=True).get(pk=host.pk)
         free = slots - Capture.objects.filter(claimed_by=host, finished_at=None).count()
-        for candidate in candidates:
+        for candidate in sorted(candidates, key=lambda one: one.capture_id):
             if len(claimed) >= free:
                 break
             if _claim(host, candidate):
@@ -124,6 +162,7 @@ def release(claim: Claim) -> bool:
     return bool(claim.rows().update(claimed_by=None))
 
 
+@database.retried
 def release_all(host: Host) -> int:
     """Give back all that the host claims; how many. The rows are locked in the order in which `claim` takes them."""
     rows = Capture.objects.filter(claimed_by=host, finished_at=None)
@@ -133,6 +172,7 @@ def release_all(host: Host) -> int:
         return rows.filter(pk__in=ids).update(claimed_by=None)
 
 
+@database.retried
 def expire(capture_ids: Sequence[int]) -> None:
     """Take from silent hosts what nobody else could claim: it waits for a slot, and says so."""
     with transaction.atomic():
@@ -144,10 +184,13 @@ def expire(capture_ids: Sequence[int]) -> None:
 
 def queue_again(capture_ids: Sequence[int]) -> None:
     """Their streams wait for a host, unless they are being stopped. When the next attempt is due stays written."""
-    rows = Stream.objects.filter(captures__in=capture_ids).exclude(status=Status.STOPPING)
-    rows.update(status=Status.QUEUED, status_at=Now(), notices="", newer_notices="")
+    with transaction.atomic():
+        rows = Stream.objects.filter(captures__in=capture_ids).exclude(status=Status.STOPPING)
+        ids = list(rows.select_for_update(of=("self",)).order_by("id").values_list("id", flat=True))
+        Stream.objects.filter(pk__in=ids).update(status=Status.QUEUED, status_at=Now(), notices="", newer_notices="")
 
 
+@database.retried
 def retire(host: Host) -> None:
     """A supervisor leaves: its captures are free, and nobody counts on the host.
 

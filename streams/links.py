@@ -1,7 +1,6 @@
 """Signed links: one address of a picture, open to whoever has the link, until a moment. Nothing is kept of them."""
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
 from django.utils.encoding import escape_uri_path
 
+from . import database
 from .forms import WholeNumberField, texts
 from .models import Capture, Frame, Stream
 
@@ -63,7 +63,7 @@ class Link:
 def make(request: HttpRequest, form: LinkForm) -> Link:
     """As the valid form asks for. The link begins with the address that the request was sent to. Raises Refused."""
     path, stream_id = _picture(form.cleaned_data["path"], request.get_host())
-    until = int(time.time()) + (form.cleaned_data["expires_in"] or DEFAULT_S)
+    until = int(database.now().timestamp()) + (form.cleaned_data["expires_in"] or DEFAULT_S)
     query = urlencode({UNTIL: until, SIGNATURE: _signer().signature(_signed(path, stream_id, str(until)))})
     url = request.build_absolute_uri(f"{escape_uri_path(path)}?{query}")
     return Link(path, url, datetime.fromtimestamp(until, UTC))
@@ -132,7 +132,7 @@ def check(request: HttpRequest) -> None:
     except BadSignature:
         words = "This link was not made here, or something of it was changed, or its stream is gone."
         raise Refused("link_invalid", words) from None
-    if not _MOMENT.fullmatch(until) or int(until) <= time.time():
+    if not _MOMENT.fullmatch(until) or int(until) <= database.now().timestamp():
         raise Refused("link_expired", "This link is over: ask for a new one.")
 
 

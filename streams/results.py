@@ -1,12 +1,11 @@
 """What a capture has come to, so far or in the end, as a page and as a page that is one file."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from . import answers, chart, outcomes, queries
+from . import answers, chart, database, outcomes, queries
 from .models import Capture, Frame
 
 TEMPLATE = "streams/capture.html"
@@ -36,5 +35,5 @@ def context(capture: Capture, frames: list[Frame]) -> dict[str, Any]:
         "frames": frames,
         "code": outcomes.code_of(capture, len(frames)),
         "waiting": outcomes.why_not_yet(room.slots, room.ahead_of(capture.pk)) if room else "",
-        "chart": chart.chart(capture, frames, queries.timeline_of(capture), datetime.now(UTC)),
+        "chart": chart.chart(capture, frames, queries.timeline_of(capture), database.now()),
     }

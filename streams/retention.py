@@ -23,12 +23,13 @@ from django.contrib.sessions.models import Session
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import OperationalError, connection, transaction
 from django.db.migrations.recorder import MigrationRecorder
-from django.db.models import Exists, Min, OuterRef, QuerySet
+from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
-from django_q.models import Schedule, Task
+from django_q.models import OrmQ, Schedule, Task
 from django_q.tasks import async_task
 
-from . import database_faults, reserve
+from . import database, database_faults, reserve, storage_check
+from .claims import forget_future
 from .models import Capture, Frame, Host
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,10 @@ JOB_S = 30.0
 # What a request may take: 20,000 files on a disk.
 REQUEST_S = 5.0
 MISSING_NAMED = 10
+# A job that is taken is free again after django-q2's `retry`; the rest is for clocks that differ.
+JOB_AHEAD_S = settings.Q_CLUSTER["retry"] + 60.0
+# Sessions and failed sign-ins of a clock that was ahead would last until that time has come.
+SIGN_IN_AHEAD_S = 86_400.0
 SCHEDULE = "prune"
 SCHEDULE_HOUR_UTC = 3
 _JOB = "streams.jobs.prune"
@@ -152,7 +157,10 @@ def remove_files(capture_ids: Sequence[int], names: Sequence[str]) -> None:
 
 
 def keep_schedule() -> None:
-    """Have the daily job in django-q2's schedule, once. When it runs, and whether, may be changed in the admin."""
+    """Have the daily job in django-q2's schedule, once. When it runs, and whether, may be changed in the admin.
+
+    A next run that is more than its period and a day away was written by a clock that was ahead.
+    """
     with transaction.atomic():
         first, *others = Schedule.objects.select_for_update().filter(name=SCHEDULE).order_by("id") or [None]
         if first is None:
@@ -162,13 +170,36 @@ def keep_schedule() -> None:
             return
         Schedule.objects.filter(pk__in=[other.pk for other in others]).delete()
         Schedule.objects.filter(pk=first.pk).exclude(func=_JOB).update(func=_JOB)
-        Schedule.objects.filter(pk=first.pk, next_run=None).update(next_run=_next_night())
+        next_run = _next_night() if first.next_run is None else _not_too_far(first, database.exact_now())
+        if next_run != first.next_run:
+            Schedule.objects.filter(pk=first.pk).update(next_run=next_run)
+            was, words = first.next_run, "schedule=%s next_run=%s put right: it was %s"
+            database.after_commit(lambda: log.warning(words, SCHEDULE, next_run.isoformat(), was))
+
+
+def put_jobs_right() -> None:
+    """Free the jobs that a clock that was ahead has queued or taken: they would wait until that time has come."""
+    ahead = OrmQ.objects.filter(lock__gt=_ago(seconds=-JOB_AHEAD_S))
+    if count := ahead.update(lock=Now()):
+        database.after_commit(lambda: log.warning("jobs put right: a clock was ahead count=%s", count))
 
 
 def _next_night() -> datetime:
-    now = datetime.now(UTC)
+    now = database.exact_now()
     tonight = now.replace(hour=SCHEDULE_HOUR_UTC, minute=0, second=0, microsecond=0)
     return tonight if tonight > now else tonight + timedelta(days=1)
+
+
+def _not_too_far(schedule: Schedule, now: datetime) -> datetime:
+    """The next run; if it is too far away, the next time of the same day and hour. ONCE may be as far as it likes."""
+    next_run: datetime = schedule.next_run
+    if schedule.schedule_type == Schedule.ONCE:
+        return next_run
+    period: timedelta = schedule.calculate_next_run(now) - now
+    if next_run <= now + period + timedelta(days=1):
+        return next_run
+    step = timedelta(weeks=1) if period >= timedelta(weeks=1) else timedelta(days=1)
+    return next_run - step * ((next_run - now) // step)
 
 
 # --- one run --------------------------------------------------------------------------------------
@@ -184,7 +215,8 @@ class _Run:
     pruned: Pruned = field(default_factory=Pruned)
     # A service that was given a new database and an old media folder must not take all of it for litter.
     born_at: datetime = field(default_factory=lambda: _born_at())
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    now: datetime = field(default_factory=database.exact_now)
+    _ahead: timedelta | None = None
 
     def remove_rows(self, keep_days: float) -> bool:
         """Whether all captures were removed that are finished and old enough."""
@@ -196,6 +228,8 @@ class _Run:
     @reserve.may_use
     def forget_hosts(self) -> None:
         """Those that claim nothing."""
+        if not self.is_dry_run:
+            forget_future()
         claims = Capture.objects.filter(claimed_by=OuterRef("pk"))
         hosts = Host.objects.filter(~Exists(claims), heartbeat_at__lt=_ago(seconds=HOST_SILENT_S))
         with transaction.atomic():
@@ -213,7 +247,11 @@ class _Run:
     @reserve.may_use
     def forget_sign_ins(self) -> None:
         attempts = AccessAttempt.objects.filter(attempt_time__lt=_ago(seconds=SIGN_IN_S))
-        for rows in (attempts, Session.objects.filter(expire_date__lt=Now())):
+        # Signed in, or locked out, by a clock that was ahead.
+        ahead = AccessAttempt.objects.filter(attempt_time__gt=_ago(seconds=-SIGN_IN_AHEAD_S))
+        longest_s = settings.SESSION_COOKIE_AGE + SIGN_IN_AHEAD_S
+        sessions = Session.objects.filter(Q(expire_date__lt=Now()) | Q(expire_date__gt=_ago(seconds=-longest_s)))
+        for rows in (attempts, ahead, sessions):
             self.pruned.sign_ins += rows.count() if self.is_dry_run else rows.delete()[0]
 
     # --- captures ---
@@ -229,6 +267,7 @@ class _Run:
         return True
 
     @reserve.may_use
+    @database.retried
     def _remove_batch(self, keep_days: float, after: int) -> list[int]:
         """The ids of the captures that went. Another prune's batch is skipped, not waited for."""
         with transaction.atomic():
@@ -259,6 +298,8 @@ class _Run:
         """Whether the files of all captures after that one were looked at."""
         shelves = _Shelves.read()
         self._sweep_flat_grids(shelves)
+        for name in shelves.probes:
+            self._remove_unknown(name, self.now)
         folders = heapq.merge(sorted(shelves.frames), sorted(shelves.grids))
         captures = (pk for (pk,) in _pages(Capture.objects.filter(id__gt=after)))
         found = heapq.merge((pk for pk in folders if pk > after), captures)
@@ -336,9 +377,22 @@ class _Run:
         if written_at < self.born_at:
             self.pruned.older_than_database += 1
             return False
-        if written_at > settled_at - timedelta(seconds=YOUNG_S):
+        if written_at - self._storage_ahead() > settled_at - timedelta(seconds=YOUNG_S):
             return False
         return self._remove(name, self.pruned.unknown_files)
+
+    def _storage_ahead(self) -> timedelta:
+        """By how much the storage's clock is ahead of the database's; it dates the files.
+
+        If no file can be written, as on a full disk, its clock is taken for this host's, if that one is behind.
+        """
+        if self._ahead is None:
+            try:
+                ahead_s = (storage_check.probe(default_storage) - database.exact_now()).total_seconds()
+            except OSError:
+                ahead_s = min(0.0, database.host_ahead_s())
+            self._ahead = timedelta(seconds=ahead_s if abs(ahead_s) > database.TOLERANCE_S else 0.0)
+        return self._ahead
 
     def _remove(self, name: str, tally: Tally) -> bool:
         """Whether it is gone. What is gone already counts for whoever removed it."""
@@ -389,12 +443,16 @@ class _Shelves:
     grids: frozenset[int]
     flat_grids: dict[str, int]
     """And the captures that they name."""
+    probes: list[str]
+    """What `storage_check` wrote and could not delete."""
 
     @classmethod
     def read(cls) -> "_Shelves":
         folders, names = _listdir("grids")
         flat_grids = {f"grids/{name}": int(match[1]) for name in names if (match := _FLAT_GRID.fullmatch(name))}
-        return cls(_numbers(_listdir("frames")[0]), _numbers(folders), flat_grids)
+        captures, others = _listdir(storage_check.FOLDER)
+        probes = [f"{storage_check.FOLDER}/{name}" for name in others if storage_check.PROBE.fullmatch(name)]
+        return cls(_numbers(captures), _numbers(folders), flat_grids, probes)
 
     def listdir(self, capture_id: int) -> dict[str, set[str]]:
         """Its folders and what is in each."""

@@ -1,6 +1,5 @@
 """Every write: start, stop, change, place, checkpoint, hand over, finish. Doors and the supervisor call these."""
 
-import contextlib
 import errno
 import logging
 import os
@@ -15,14 +14,15 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, Storage, default_storage
 from django.db import IntegrityError, connection, transaction
 from django.db.models.fields.files import FieldFile
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django_q.tasks import async_task
 
-from . import claims, database_faults, queries, reserve, retention
+from . import claims, database, database_faults, queries, reserve, retention, storage_check
 from .claims import Claim, ClaimLost
 from .engine import composer
 from .engine.address import MASK, MAX_NAME_LENGTH, Address, check_literal
-from .engine.errors import CaptureError, InvalidURL, RecorderDied
+from .engine.backoff import longest_wait_s
+from .engine.errors import CaptureError, InvalidURL, RecorderDied, Retry
 from .engine.notices import Notice
 from .engine.quirks import Quirks
 from .engine.report import Picture, Report, State
@@ -39,6 +39,11 @@ _NAME_TRIES = 1000
 _MAKING_STREAMS = 0x6D616B696E67  # any number that nothing else in the database locks
 SETTINGS = ("interval_s", "count", "transport", "verify_certificate")  # of a stream, a Wish and a Change
 GIVE_UP_FILES_S = 600.0  # a storage that is away longer has lost the file
+_LONGEST_WAIT_S = max(longest_wait_s(retry) for retry in Retry if retry is not Retry.NEVER)
+# The disk or the quota is full, or the file system takes nothing: it may end, and no grid is given up for it.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# Somebody has put something else in the place of a capture's own folder of grids, or closed it.
+_NO_FOLDER = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENOENT)
 _START_TRIES = 50  # each lost to another request that got further: far more than ask at once
 
 
@@ -118,6 +123,7 @@ def start(wish: Wish) -> Started:
     return _committed(lambda: _start(_stream_of(wish), wish))
 
 
+@database.retried
 def start_again(stream: Stream, change: Change | None = None) -> Started:
     """Capture a known stream with the settings it has, or others. Raises as `start`."""
     change = change or Change()
@@ -130,6 +136,7 @@ def start_again(stream: Stream, change: Change | None = None) -> Started:
 
 
 @reserve.may_use
+@database.retried
 def stop(stream: Stream) -> Capture | None:
     """Have the capture in progress end; the capture that ends, or the last that did; None if there is none."""
     with transaction.atomic():
@@ -141,11 +148,12 @@ def stop(stream: Stream) -> Capture | None:
             Stream.objects.filter(pk=stream.pk).update(
                 status=Status.STOPPING, status_at=Now(), attempt=0, next_attempt_at=None, notices="", newer_notices=""
             )
+            _log_after_commit("stream=%s capture=%s stop requested", stream.name, capture.pk)
             _nudge("finish", capture.pk)
-            log.info("stream=%s capture=%s stop requested", stream.name, capture.pk)
     return capture
 
 
+@database.retried
 def _committed(work: Callable[[], T]) -> T:
     """What it returns, in a transaction."""
     tries = 0
@@ -168,15 +176,19 @@ def _start(stream: Stream, wish: Wish) -> Started:
     stream.quirks = _still_known(stream, wish.transport)
     stream.credentials = _asked_address(stream, wish).secret
     _take_settings(stream, wish)
-    stream.status, stream.status_at = Status.QUEUED, datetime.now(UTC)
+    stream.status, stream.status_at = Status.QUEUED, database.exact_now()
     stream.error_code = stream.error_text = stream.notices = stream.newer_notices = ""
     stream.attempt, stream.next_attempt_at = 0, None
     stream.save()
     capture = Capture.objects.create(
-        stream=stream, interval_s=stream.interval_s, count=stream.count, transport=stream.transport
+        stream=stream,
+        interval_s=stream.interval_s,
+        count=stream.count,
+        transport=stream.transport,
+        started_at=stream.status_at,
     )
+    _log_after_commit("stream=%s capture=%s queued interval_s=%g", stream.name, capture.pk, capture.interval_s)
     _nudge("place", capture.pk)
-    log.info("stream=%s capture=%s queued interval_s=%g", stream.name, capture.pk, capture.interval_s)
     return Started(capture, is_new=True)
 
 
@@ -186,7 +198,8 @@ def _stream_of(wish: Wish) -> Stream:
     stream = Stream.objects.select_for_update().filter(url=url).first()
     if stream is None:
         _check_room()
-        return Stream.objects.create(url=url, name=_free_name(wish))
+        now = database.exact_now()
+        return Stream.objects.create(url=url, name=_free_name(wish), created_at=now, status_at=now)
     if wish.name and wish.name != stream.name:
         raise StartRefused("rtsp_url", "address_taken", _address_taken_words(stream))
     return stream
@@ -300,6 +313,7 @@ def change_stream(stream: Stream, change: Change) -> Stream:
     return _committed(lambda: _change(_at_rest(stream), change))
 
 
+@database.retried
 def check_change(stream: Stream, change: Change) -> None:
     """Raises Refused if `change_stream` would because of the credentials, or because the stream is captured."""
     with transaction.atomic():
@@ -307,27 +321,31 @@ def check_change(stream: Stream, change: Change) -> None:
 
 
 @reserve.may_use
+@database.retried
 def delete_stream(stream: Stream) -> None:
     """With all its captures, frames and files. Raises Refused while it is captured and if it is gone."""
     with transaction.atomic():
         stream = _at_rest(stream)
         captures = Capture.objects.filter(stream=stream)
-        ids = list(captures.values_list("id", flat=True))
+        # Locked before their frames go, as in a prune: the two would wait for each other.
+        ids = list(captures.select_for_update().order_by("id").values_list("id", flat=True))
         names = retention.names_of(captures)
         stream.delete()
-    log.info("stream=%s deleted captures=%s files=%s", stream.name, len(ids), len(names))
-    retention.remove_files(ids, names)
-    reserve.restore()
+        _log_after_commit("stream=%s deleted captures=%s files=%s", stream.name, len(ids), len(names))
+        database.after_commit(lambda: retention.remove_files(ids, names))
+        database.after_commit(reserve.restore)
 
 
 def _create(wish: Wish) -> Stream:
     reserve.require()
     _check_address_free(wish.address)
     _check_room()
+    now = database.exact_now()
     stream = Stream(name=_free_name(wish), url=wish.address.public, credentials=wish.address.secret)
+    stream.created_at = stream.status_at = now
     _take_settings(stream, wish)
     stream.save()
-    log.info("stream=%s created", stream.name)
+    _log_after_commit("stream=%s created", stream.name)
     return stream
 
 
@@ -349,7 +367,7 @@ def _change(stream: Stream, change: Change) -> Stream:
         stream.status, stream.error_code, stream.error_text = Status.IDLE, "", ""
         stream.save(update_fields=["status", "error_code", "error_text"])
     stream.save(update_fields=["name", "url", "credentials", *SETTINGS, "quirks"])
-    log.info("stream=%s changed", stream.name)
+    _log_after_commit("stream=%s changed", stream.name)
     return stream
 
 
@@ -463,6 +481,11 @@ def _reencrypt(pk: int, token: Sealed | None) -> Reencrypted:
 # --- jobs -----------------------------------------------------------------------------------------
 
 
+def _log_after_commit(event: str, *values: object) -> None:
+    """What is rolled back, by whichever transaction is the outermost, did not happen."""
+    database.after_commit(lambda: log.info(event, *values))
+
+
 def _nudge(job: str, capture_id: int) -> None:
     """Queue a job once the transaction is committed. If that fails, the supervisor's tick does the work."""
     transaction.on_commit(
@@ -504,6 +527,7 @@ class Totals:
         return cls(capture.samples, capture.missed, capture.rejected, capture.repeated, capture.connections)
 
 
+@database.retried
 def checkpoint(
     claim: Claim,
     base: Totals,
@@ -552,19 +576,25 @@ def checkpoint(
 
 
 def saved_status(stream: Stream) -> EngineStatus:
-    """Where the last recorder of the stream stood, as its successor has to know it: whether it waited."""
+    """Where the last recorder of the stream stood, as its successor has to know it: whether it waited.
+
+    In this host's time, and never longer than the longest wait: a clock may have been years ahead.
+    """
     if not stream.attempt or stream.next_attempt_at is None:
         return EngineStatus()
+    wait_s = stream.next_attempt_at.timestamp() - database.now().timestamp()
+    too_long_s = max(0.0, wait_s - _LONGEST_WAIT_S)
     return EngineStatus(
         State.RECONNECTING,
         stream.error_code,
         stream.error_text,
         stream.attempt,
-        stream.next_attempt_at.timestamp(),
+        stream.next_attempt_at.timestamp() + database.host_ahead_s() - too_long_s,
     )
 
 
 @reserve.may_use
+@database.retried
 def hand_over(claim: Claim) -> None:
     """All that the recorder had is saved: the capture may be finished, or recorded by the next host."""
     with transaction.atomic():
@@ -575,6 +605,7 @@ def hand_over(claim: Claim) -> None:
             _nudge("finish", claim.capture_id)
 
 
+@database.retried
 def note_death(claim: Claim, error: CaptureError | None = None) -> None:
     """The recorder is gone without a word, or cannot be; another one goes on with what was saved. Raises ClaimLost.
 
@@ -608,23 +639,33 @@ def finish(capture_id: int, meanwhile: Meanwhile = bool) -> bool:
     capture = queries.capture_to_finish(capture_id)
     if capture is None or not _fence(capture):
         return False
-    _write_grid(capture, meanwhile)
+    left_out = _write_grid(capture, meanwhile)
     litter = _litter(capture)
-    with transaction.atomic():
-        rows = Capture.objects.filter(pk=capture_id, epoch=capture.epoch, finished_at=None)
-        is_ours = bool(rows.update(grid=capture.grid.name, finished_at=Now(), claimed_by=None))
-        if is_ours:
-            status = Status.FAILED if capture.ending == Ending.FAILED else Status.IDLE
-            is_fine = status == Status.IDLE and capture.frames.count() >= capture.count
-            # A capture that got all its frames needs no attention, whatever went wrong on the way: that is history.
-            error = ("", "") if is_fine else (capture.error_code, capture.error_text)
-            _set_status(capture.stream_id, status, *error)
-    if not is_ours:
+    if not _close(capture, left_out):
         _delete(capture.grid)
-    if is_ours:
-        _delete_names(capture.grid.storage, litter)  # what a kill leaves here, the pruning job finds
-        log.info("stream=%s capture=%s finished ending=%s", capture.stream, capture_id, capture.ending)
-    return is_ours
+        return False
+    _delete_names(capture.grid.storage, litter)  # what a kill leaves here, the pruning job finds
+    return True
+
+
+@database.retried
+def _close(capture: Capture, left_out: "_LeftOut | None") -> bool:
+    """Whether the capture is finished by this call: with this grid, and with what is to be said of it."""
+    error = {"error_code": left_out.code, "error_text": left_out.words} if left_out else {}
+    with transaction.atomic():
+        rows = Capture.objects.filter(pk=capture.pk, epoch=capture.epoch, finished_at=None)
+        if not rows.update(grid=capture.grid.name, finished_at=Now(), claimed_by=None, **error):
+            return False
+        status = Status.FAILED if capture.ending == Ending.FAILED else Status.IDLE
+        is_fine = status == Status.IDLE and not left_out and capture.frames.count() >= capture.count
+        # A capture that got all its frames needs no attention, whatever went wrong on the way: that is history.
+        known = error or {"error_code": capture.error_code, "error_text": capture.error_text}
+        _set_status(capture.stream_id, status, *(("", "") if is_fine else known.values()))
+        _log_after_commit("stream=%s capture=%s finished ending=%s", capture.stream, capture.pk, capture.ending)
+        if left_out and left_out.fault:
+            fault = left_out.fault
+            database.after_commit(lambda: log.error("capture=%s finished without a grid error=%s", capture.pk, fault))
+    return True
 
 
 def _write_files(capture_id: int, pictures: Sequence[Picture]) -> list[Frame]:
@@ -666,7 +707,7 @@ def _frame(capture_id: int, picture: Picture) -> Frame:
 
 def _write(file: FieldFile, data: bytes) -> None:
     """Under the name that the file has, which nothing else has. Raises OSError, whatever the storage raises."""
-    with _storage_errors():
+    with storage_check.os_errors():
         file.storage.save(str(file.name), ContentFile(data))
     if isinstance(file.storage, FileSystemStorage):
         _settle(file.path)
@@ -683,18 +724,8 @@ def _settle(path: str) -> None:
 
 def _read(file: FieldFile) -> bytes:
     """Raises OSError, whatever the storage raises."""
-    with _storage_errors(), file.open() as opened:
+    with storage_check.os_errors(), file.open() as opened:
         return bytes(opened.read())
-
-
-@contextlib.contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:  # each storage has errors of its own
-        raise OSError(errno.EIO, f"{type(error).__name__} of the storage") from error
 
 
 def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
@@ -708,7 +739,7 @@ def _save_counters(claim: Claim, base: Totals, report: Report) -> None:
         "connections": base.connections + counters.connections,
     }
     if counters.last_sample_at is not None:
-        fields["last_sample_at"] = _moment(counters.last_sample_at)
+        fields["last_sample_at"] = _database_moment(counters.last_sample_at)
         fields |= {"late_p50_s": counters.late_p50_s, "late_p95_s": counters.late_p95_s}
     if status.error_code:
         fields |= {"error_code": status.error_code, "error_text": status.error_text}
@@ -746,7 +777,7 @@ def _save_status(claim: Claim, status: EngineStatus) -> None:
     fields: dict[str, Any] = {"status": status.state.value, "attempt": status.attempt}
     fields["notices"] = ",".join(notice for notice in status.notices if not notice.is_new)
     fields["newer_notices"] = ",".join(notice for notice in status.notices if notice.is_new)
-    fields["next_attempt_at"] = None if status.next_attempt_at is None else _moment(status.next_attempt_at)
+    fields["next_attempt_at"] = None if status.next_attempt_at is None else _database_moment(status.next_attempt_at)
     if status.error_code:
         fields |= {"error_code": status.error_code, "error_text": status.error_text}
     streams = Stream.objects.filter(captures=claim.capture_id)
@@ -775,50 +806,125 @@ def _fence(capture: Capture) -> bool:
     return bool(rows.update(epoch=capture.epoch, claimed_by=None))
 
 
-def _write_grid(capture: Capture, meanwhile: Meanwhile) -> None:
-    """Sets `capture.grid`, not saved yet; it stays empty without frames."""
-    grid = _compose(capture, meanwhile)
-    if not grid:
-        return
-    capture.grid.name = f"grids/{capture.pk}/{secrets.token_hex(4)}.jpg"
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """What a finished capture lacks, as it is said on its page."""
+
+    code: str
+    words: str
+    fault: str = ""
+    """Why there is no grid, for the log."""
+
+
+def _write_grid(capture: Capture, meanwhile: Meanwhile) -> _LeftOut | None:
+    """Set `capture.grid`, not saved yet; it stays empty without frames. Return what it lacks, or why there is none.
+
+    Raises OSError while it may still be made.
+    """
+    composed = _compose(capture, meanwhile)
+    if not composed.grid:
+        return composed.left_out
     try:
-        _write(capture.grid, grid)
-    except OSError:
+        _save_grid(capture, composed.grid)
+    except OSError as error:
         Stream.objects.filter(pk=capture.stream_id).update(notices=Notice.STORAGE_FULL.value)
-        _delete(capture.grid)
-        raise
+        if error.errno in _NO_ROOM or not _is_late(capture):
+            raise
+        storage_check.probe(capture.grid.storage)
+        return _LeftOut("no_grid", f"The grid could not be written: {error.strerror}.", str(error))
+    return composed.left_out
+
+
+def _save_grid(capture: Capture, grid: bytes) -> None:
+    """In the capture's own folder; beside it if that one is no folder or closed. Raises OSError."""
+    name = secrets.token_hex(4)
+    capture.grid.name = f"grids/{capture.pk}/{name}.jpg"
+    try:
+        try:
+            _write(capture.grid, grid)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
+            _delete(capture.grid)
+            capture.grid.name = f"grids/{capture.pk}-{name}.jpg"
+            _write(capture.grid, grid)
     except BaseException:
         _delete(capture.grid)
+        capture.grid.name = ""
         raise
 
 
-def _compose(capture: Capture, meanwhile: Meanwhile) -> bytes:
-    """The grid's JPEG; empty without frames. A frame whose file is spoilt, or gone for long, is left out, and said.
+@dataclass(frozen=True, slots=True)
+class _Composed:
+    """The grid's JPEG; empty if there is none to write."""
+
+    grid: bytes = b""
+    left_out: _LeftOut | None = None
+
+
+def _compose(capture: Capture, meanwhile: Meanwhile) -> _Composed:
+    """A frame whose file is spoilt, or cannot be read for long, is left out, and named in the log.
 
     Raises OSError for a file that may come back, and for a process that was killed: a storage that is away, or a
     memory that is full for a moment, must not cost the grid.
     """
-    names, jpegs = [], []
-    for frame in queries.ranked_frames(capture):
-        try:
-            jpegs.append(_read(frame.image))
-            names.append(frame.image.name)
-        except OSError as error:
-            if not (isinstance(error, FileNotFoundError) and _is_late(capture)):
-                raise
-            log.error("capture=%s file=%s unreadable error=%s", capture.pk, frame.image.name, error)
-    if not jpegs:
-        return b""
+    frames = list(queries.ranked_frames(capture))
+    jpegs = _read_all(capture, frames, meanwhile)
+    names = [name for name in (str(frame.image.name) for frame in frames) if name in jpegs]
+    if not names:
+        return _Composed(left_out=_missing(len(frames), len(frames)))
     try:
-        composed = composer.compose(jpegs, capture.count, meanwhile)
+        composed = composer.compose([jpegs[name] for name in names], capture.count, meanwhile)
     except composer.ComposerDied as error:
         if error.was_killed and not _is_late(capture):
             raise OSError(errno.EIO, str(error)) from None
-        log.error("capture=%s finished without a grid error=%s", capture.pk, error)
-        return b""
+        return _Composed(left_out=_LeftOut("no_grid", f"The grid could not be made: {error}."[:300], str(error)))
     for index in composed.unreadable:
         log.error("capture=%s file=%s unreadable error=no picture", capture.pk, names[index])
-    return composed.grid
+    missing = len(frames) - len(names) + len(composed.unreadable)
+    return _Composed(composed.grid, _missing(missing, len(frames)))
+
+
+def _missing(missing: int, frames: int) -> _LeftOut | None:
+    if not missing:
+        return None
+    words = f"{missing} of {frames} pictures could not be read and {'is' if missing == 1 else 'are'} not in the grid."
+    return _LeftOut("picture_unreadable", words)
+
+
+def _read_all(capture: Capture, frames: Sequence[Frame], meanwhile: Meanwhile) -> dict[str, bytes]:
+    """The JPEGs by name. Raises OSError if one cannot be read, at first.
+
+    GIVE_UP_FILES_S after the stop what cannot be read twice is left out, if the storage answers before and after it:
+    a storage that is away as a whole costs no picture.
+    """
+    jpegs: dict[str, bytes] = {}
+    faults = _read_into(jpegs, frames, meanwhile, lambda: _is_late(capture))
+    if not faults:
+        return jpegs
+    storage_check.probe(capture.grid.storage)
+    faults = _read_into(jpegs, [frame for frame in frames if frame.image.name in faults], meanwhile)
+    if faults:
+        storage_check.probe(capture.grid.storage)
+    for name, error in faults.items():
+        log.error("capture=%s file=%s unreadable error=%s", capture.pk, name, error)
+    return jpegs
+
+
+def _read_into(
+    jpegs: dict[str, bytes], frames: Sequence[Frame], meanwhile: Meanwhile, is_late: Callable[[], bool] = lambda: True
+) -> dict[str, OSError]:
+    """What could not be read, by name. Raises OSError for the first of it unless it is late."""
+    faults: dict[str, OSError] = {}
+    for frame in frames:
+        try:
+            jpegs[str(frame.image.name)] = _read(frame.image)
+        except OSError as error:
+            if not faults and not is_late():
+                raise
+            faults[str(frame.image.name)] = error
+            meanwhile()  # a storage may take seconds to say so
+    return faults
 
 
 def _litter(capture: Capture) -> list[str]:
@@ -841,8 +947,9 @@ def _litter(capture: Capture) -> list[str]:
 
 
 def _is_late(capture: Capture) -> bool:
-    stopped_at = capture.stop_requested_at or capture.started_at
-    return (datetime.now(UTC) - stopped_at).total_seconds() > GIVE_UP_FILES_S
+    """Whether the stop was asked for long ago, by the database's clock."""
+    rows = Capture.objects.filter(pk=capture.pk).annotate(asked_at=Coalesce("stop_requested_at", "started_at"))
+    return rows.filter(asked_at__lt=Now() - timedelta(seconds=GIVE_UP_FILES_S)).exists()
 
 
 def _delete_files(frames: Iterable[Frame]) -> None:
@@ -868,3 +975,8 @@ def _delete_names(storage: Storage, names: Iterable[str]) -> None:
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _database_moment(seconds: float) -> datetime:
+    """A moment of this host's clock, in the database's time."""
+    return _moment(seconds - database.host_ahead_s())

@@ -5,7 +5,6 @@ counted, and what is guessed meanwhile does not count: nobody is locked out from
 """
 
 import logging
-from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,11 +13,12 @@ from axes.handlers.database import AxesDatabaseHandler
 from axes.models import AccessAttempt
 from django.conf import settings
 from django.db.models import Q, Sum
-from django.db.models.signals import pre_save
+from django.db.models.functions import Now
+from django.db.models.signals import post_save, pre_save
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 
-from . import answers
+from . import answers, database
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Handler(AxesDatabaseHandler):  # type: ignore[misc]  # it has no types
 
     def get_failures(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
         """Those of the user from this address; or those of all from this address, if they come to more."""
+        request.axes_attempt_time = database.now()  # type: ignore[attr-defined]  # what all websites agree on
         by_user, by_address = self.get_user_attempts(request, credentials)
         return _failures(by_user.aggregate(all=_sum())["all"], by_address.aggregate(all=_sum())["all"])
 
@@ -41,6 +42,8 @@ class Handler(AxesDatabaseHandler):  # type: ignore[misc]  # it has no types
 
     def user_login_failed(self, sender: Any, credentials: dict[str, Any], request: Any = None, **more: Any) -> None:
         was_locked = getattr(request, "axes_locked_out", False)
+        if request is not None:
+            request.axes_attempt_time = database.now()
         super().user_login_failed(sender, credentials, request, **more)
         if request is not None and not was_locked:  # no user: passwords are typed there
             words = "locked" if request.axes_locked_out else "failed"
@@ -53,7 +56,7 @@ class Handler(AxesDatabaseHandler):  # type: ignore[misc]  # it has no types
 
 def is_locked(row: AccessAttempt) -> bool:
     """Whether this user is locked out at this address; asks for what came from there lately."""
-    begin_at = datetime.now(UTC) - settings.AXES_COOLOFF_TIME
+    begin_at = database.now() - settings.AXES_COOLOFF_TIME
     lately = AccessAttempt.objects.filter(ip_address=row.ip_address, attempt_time__gte=begin_at)
     counts = lately.aggregate(by_user=_sum(username=row.username), by_address=_sum())
     return _failures(counts["by_user"], counts["by_address"]) >= settings.AXES_FAILURE_LIMIT
@@ -71,6 +74,13 @@ def _failures(by_user: int, by_address: int) -> int:
 def _forget_what_was_sent(instance: AccessAttempt, **_: Any) -> None:
     """Axes would keep the query and the fields of every guess, one after another."""
     instance.get_data = instance.post_data = ""
+
+
+@receiver(post_save, sender=AccessAttempt)
+def _date_by_database(instance: AccessAttempt, created: bool, **_: Any) -> None:
+    """A new row has the time of this host, whatever it is given."""
+    if created and database.host_ahead_s():
+        AccessAttempt.objects.filter(pk=instance.pk).update(attempt_time=Now())
 
 
 def address_of(request: HttpRequest) -> str:

@@ -1,6 +1,5 @@
 """From rows to the API's answers."""
 
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -9,7 +8,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.encoding import escape_uri_path
 
-from .. import facts, models, outcomes, queries
+from .. import database, facts, models, outcomes, queries
 from . import schemas
 from .errors import Unknown
 
@@ -127,7 +126,7 @@ class Builder:
         room = queries.room()
         streams = self.streams(queries.streams_like(), room)
         return schemas.Live(
-            now=datetime.now(UTC),
+            now=database.now(),
             has_host=room.slots is not None,
             slots=room.slots or 0,
             in_progress=len(room.wanted),

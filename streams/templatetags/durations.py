@@ -1,8 +1,10 @@
 """Spans of time, as people say them."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django import template
+
+from streams import database
 
 register = template.Library()
 
@@ -24,10 +26,10 @@ def duration(span: timedelta, units: int = 2) -> str:
 @register.filter
 def ago(moment: datetime) -> str:
     """By the largest unit that there is: 3 h ago."""
-    return f"{duration(datetime.now(UTC) - moment, units=1)} ago"
+    return f"{duration(database.now() - moment, units=1)} ago"
 
 
 @register.filter
 def since(moment: datetime, end: datetime | None = None) -> str:
     """How long it is from then to the end, or to now."""
-    return duration((end or datetime.now(UTC)) - moment)
+    return duration((end or database.now()) - moment)

@@ -197,6 +197,7 @@ def frame_numbers() -> list[int]:
     return list(Frame.objects.values_list("number", flat=True))
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_stream_is_deleted_with_all_that_was_captured_of_it(client: Client, media: Path) -> None:
     make_finished()
     make_finished(frames=2)
@@ -209,13 +210,15 @@ def test_a_stream_is_deleted_with_all_that_was_captured_of_it(client: Client, me
     assert refused(client.delete("/api/streams/demo")) == (404, "unknown_stream", [])
 
 
+@pytest.mark.django_db(transaction=True)
 def test_what_a_killed_delete_leaves_is_removed_by_the_next_prune(
     client: Client, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The stream is gone by then: what fails after the commit is no fault of the request."""
     make_finished()
     with monkeypatch.context() as patched:
         patched.setattr(retention, "remove_files", lambda *_: 1 / 0)
-        assert client.delete("/api/streams/demo").status_code == 500
+        assert client.delete("/api/streams/demo").status_code == 204
     assert (rows()[:2], Frame.objects.count(), len(files(media))) == ((0, 0), 0, 10)
     with monkeypatch.context() as patched:
         patched.setattr(retention, "_born_at", lambda: retention._NEVER)
@@ -225,6 +228,7 @@ def test_what_a_killed_delete_leaves_is_removed_by_the_next_prune(
     assert files(media) == []
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_delete_does_not_make_its_caller_wait_for_a_slow_storage(
     client: Client, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,7 +312,7 @@ def test_lists_take_the_same_statements_for_one_row_and_for_twenty(client: Clien
     def statements() -> int:
         with CaptureQueriesContext(connection) as found:
             get(client, path)
-        return len(found)
+        return sum(query["sql"][-21:] != "STATEMENT_TIMESTAMP()" for query in found)  # once in ten seconds
 
     make_finished(frames=2)
     few = statements()

@@ -3,7 +3,7 @@
 import html
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
@@ -131,10 +131,10 @@ def test_it_opens_nothing_else(capture: Capture) -> None:
 
 def test_it_is_over_when_its_time_is(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     address = link(f"/captures/{capture.pk}/grid.jpg", expires_in=60)
-    now = time.time()
-    monkeypatch.setattr("streams.links.time.time", lambda: now + 58)
+    now = datetime.now(UTC)
+    monkeypatch.setattr("streams.database.now", lambda: now + timedelta(seconds=58))
     assert somebody().get(address).status_code == 200
-    monkeypatch.setattr("streams.links.time.time", lambda: now + 61)
+    monkeypatch.setattr("streams.database.now", lambda: now + timedelta(seconds=61))
     assert code(somebody(accept=API).get(address)) == (403, "link_expired")
 
 

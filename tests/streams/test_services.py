@@ -1,6 +1,5 @@
 """The writes: what a checkpoint saves, what a finish makes, and what is left when either goes wrong."""
 
-import errno
 import os
 import socket
 import sys
@@ -16,7 +15,6 @@ from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 from django.db import OperationalError, connection
 from django.db.models import F
-from django.db.models.fields.files import FieldFile
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -965,7 +963,7 @@ def test_a_host_that_wakes_up_while_the_grid_is_made_writes_nothing(
     services.stop(capture.stream)
     compose = services._compose
 
-    def compose_while_it_wakes(one: Capture, meanwhile: services.Meanwhile) -> bytes:
+    def compose_while_it_wakes(one: Capture, meanwhile: services.Meanwhile) -> services._Composed:
         with pytest.raises(ClaimLost):
             services.checkpoint(claim, Totals(), make_report(make_picture(1), make_picture(2)))
         return compose(one, meanwhile)
@@ -1025,32 +1023,6 @@ def test_a_grid_whose_process_is_killed_is_made_later_and_given_up_late(
         assert services.finish(captures[1].pk)
     assert services.finish(captures[0].pk)
     assert [bool(Capture.objects.get(pk=capture.pk).grid) for capture in captures] == [True, False]
-
-
-@pytest.mark.parametrize(("error", "is_lost"), [(OSError(errno.EIO, "away"), False), (FileNotFoundError(), True)])
-def test_only_a_picture_that_is_not_there_is_given_up_and_late(
-    media: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, is_lost: bool
-) -> None:
-    capture = make_capture()
-    record(capture, frames=3)
-    services.stop(capture.stream)
-    Capture.objects.update(stop_requested_at=timezone.now() - timedelta(minutes=11))
-    read, refused = services._read, frame_files(capture)[0]
-
-    def fail(file: FieldFile) -> bytes:
-        if file.name == refused:
-            raise error
-        return read(file)
-
-    monkeypatch.setattr(services, "_read", fail)
-    if is_lost:
-        assert services.finish(capture.pk)
-        return
-    with pytest.raises(OSError, match="away"):
-        services.finish(capture.pk)
-    monkeypatch.undo()
-    assert services.finish(capture.pk)
-    assert Capture.objects.get().grid
 
 
 def test_frames_that_come_later_leave_their_places_to_the_best_of_those_before(media: Path) -> None:

@@ -1038,7 +1038,7 @@ def test_hosts_let_each_other_make_a_grid_that_takes_long(hosts: int, monkeypatc
     services.stop(capture.stream)
     compose = services._compose
 
-    def slowly(one: Capture, meanwhile: services.Meanwhile) -> bytes:
+    def slowly(one: Capture, meanwhile: services.Meanwhile) -> services._Composed:
         time.sleep(0.8)
         return compose(one, meanwhile)
 

@@ -59,6 +59,7 @@ class Command(BaseCommand):
     def _prepare(self) -> None:
         call_command("migrate", interactive=False, verbosity=0)
         retention.keep_schedule()
+        retention.put_jobs_right()
         self._make_first_account()
 
     def _wait_for_server(self) -> None:

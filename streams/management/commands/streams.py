@@ -14,9 +14,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError
-from django.utils import timezone
 
-from streams import database_faults, given_address, outcomes, queries, services, whole_file
+from streams import database, database_faults, given_address, outcomes, queries, services, whole_file
 from streams.engine.address import Address
 from streams.engine.errors import AddressRefused
 from streams.exits import Exit
@@ -359,7 +358,7 @@ def _trouble(stream: Stream) -> str:
 
 
 def _wait_s(stream: Stream) -> float:
-    return max(0.0, (stream.next_attempt_at - timezone.now()).total_seconds()) if stream.next_attempt_at else 0.0
+    return max(0.0, (stream.next_attempt_at - database.now()).total_seconds()) if stream.next_attempt_at else 0.0
 
 
 def _uptime_s(capture: Capture | None) -> float | None:
@@ -371,7 +370,7 @@ def _age_s(capture: Capture | None) -> float | None:
     """Seconds since the start of a capture in progress."""
     if capture is None or capture.is_finished:
         return None
-    return round((timezone.now() - capture.started_at).total_seconds(), 1)
+    return round((database.now() - capture.started_at).total_seconds(), 1)
 
 
 def _running(capture: Capture | None) -> str:
