@@ -316,7 +316,11 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "rtspsite.logs.Masked", "fmt": "%(asctime)s %(levelname)s %(message)s"}},
-    "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}, "refused": {"()": "rtspsite.logs.Refused"}},
+    "filters": {
+        "without_query": {"()": "rtspsite.logs.WithoutQuery"},
+        "refused": {"()": "rtspsite.logs.Refused"},
+        "database": {"()": "rtspsite.logs.WithoutDatabaseTraceback"},
+    },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["refused"]},
         "access": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_query"]},
@@ -325,7 +329,7 @@ LOGGING = {
     "loggers": {
         "streams": {"level": LOG_LEVEL},
         "django.server": {"handlers": ["access"], "level": "INFO", "propagate": False},
-        "django-q": {"level": "WARNING"},
+        "django-q": {"level": "WARNING", "filters": ["database"]},
         "axes": {"level": "ERROR"},  # streams/sign_in.py says what happens
         "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
     },

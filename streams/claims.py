@@ -3,9 +3,11 @@
 A claim is a host's name and an epoch. All times are the database's, so that no host's clock matters.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 
 from django.db import transaction
 from django.db.models import Case, Exists, F, Q, QuerySet, When
@@ -17,6 +19,9 @@ HEARTBEAT_S = 2.0
 CLAIM_S = 15.0  # seven heartbeats: a host that swaps or sits out a long checkpoint keeps its captures
 # A longer pause between two heartbeats of a host is a gap: it or the database was away.
 GAP_S = 3 * HEARTBEAT_S
+
+# Candidates beyond the free slots: so many may be locked by other sessions, and those after them are claimed.
+SPARE = 100
 
 # How long ago a host that left is said to have been heard: nobody shall look for it.
 RETIRED = timedelta(hours=2)
@@ -111,12 +116,41 @@ def claim(host: Host, candidates: Sequence[Candidate]) -> list[int]:
     with transaction.atomic():
         slots = Host.objects.select_for_update().values_list("slots", flat=True).get(pk=host.pk)
         free = slots - Capture.objects.filter(claimed_by=host, finished_at=None).count()
-        for candidate in candidates:
+        for candidate in _unlocked(candidates[: free + SPARE], free) if free > 0 else ():
             if len(claimed) >= free:
                 break
             if _claim(host, candidate):
                 claimed.append(candidate.capture_id)
     return claimed
+
+
+def _unlocked(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
+    """Lock the first of them whose rows can be had now. What another session holds is claimed later, not waited for.
+
+    Nor is a capture of a silent host taken while another session holds that host's row, for then the host cannot
+    write its heartbeat. A transaction that its client left idle is ended after 8 s (apps.py).
+    """
+    by_epoch: dict[int, list[int]] = {}
+    for one in candidates:
+        by_epoch.setdefault(one.epoch, []).append(one.capture_id)
+    unchanged = reduce(or_, (Q(epoch=epoch, pk__in=ids) for epoch, ids in by_epoch.items()), Q(pk__in=[]))
+    rows = Capture.objects.select_for_update(skip_locked=True, of=("self",), no_key=True).filter(unchanged)
+    rows = rows.filter(finished_at=None, stop_requested_at=None).order_by("id")
+    found = dict(rows.values_list("pk", "claimed_by")[:limit])
+    hosts = _unlocked_hosts({host_id for host_id in found.values() if host_id})
+    return [one for one in candidates if one.capture_id in found and found[one.capture_id] in {None, *hosts}]
+
+
+def _unlocked_hosts(ids: Iterable[int]) -> set[int]:
+    rows = Host.objects.select_for_update(skip_locked=True, no_key=True).filter(pk__in=ids)
+    return set(rows.values_list("pk", flat=True)) if ids else set()
+
+
+def renew(claim: Claim) -> Claim:
+    """The same claim with another epoch: whoever wrote under the old one writes no more. Raises ClaimLost."""
+    if not claim.rows().update(epoch=F("epoch") + 1):
+        raise ClaimLost
+    return replace(claim, epoch=claim.epoch + 1)
 
 
 def release(claim: Claim) -> bool:
@@ -125,10 +159,13 @@ def release(claim: Claim) -> bool:
 
 
 def release_all(host: Host) -> int:
-    """Give back all that the host claims; how many. The rows are locked in the order in which `claim` takes them."""
+    """Give back all that the host claims; how many. The rows are locked in the order in which `claim` takes them.
+
+    What another session holds stays claimed: a supervisor of this name renews it, another host takes it over.
+    """
     rows = Capture.objects.filter(claimed_by=host, finished_at=None)
     with transaction.atomic():
-        ids = list(rows.select_for_update().order_by("id").values_list("id", flat=True))
+        ids = list(rows.select_for_update(skip_locked=True).order_by("id").values_list("id", flat=True))
         queue_again(ids)
         return rows.filter(pk__in=ids).update(claimed_by=None)
 
@@ -136,16 +173,23 @@ def release_all(host: Host) -> int:
 def expire(capture_ids: Sequence[int]) -> None:
     """Take from silent hosts what nobody else could claim: it waits for a slot, and says so."""
     with transaction.atomic():
-        rows = Capture.objects.select_for_update(of=("self",)).filter(is_free(), pk__in=capture_ids)
-        ids = list(rows.order_by("id").values_list("id", flat=True))
+        rows = Capture.objects.select_for_update(of=("self",), skip_locked=True)
+        found = dict(rows.filter(is_free(), pk__in=capture_ids).order_by("id").values_list("id", "claimed_by"))
+        hosts = _unlocked_hosts({host_id for host_id in found.values() if host_id})
+        ids = [capture_id for capture_id, host_id in found.items() if host_id in hosts]
         Capture.objects.filter(pk__in=ids).update(claimed_by=None)
         queue_again(ids)
 
 
 def queue_again(capture_ids: Sequence[int]) -> None:
-    """Their streams wait for a host, unless they are being stopped. When the next attempt is due stays written."""
+    """Their streams wait for a host, unless they are being stopped. When the next attempt is due stays written.
+
+    In a transaction. A stream that another session holds keeps the status that it has until the next one is saved.
+    """
     rows = Stream.objects.filter(captures__in=capture_ids).exclude(status=Status.STOPPING)
-    rows.update(status=Status.QUEUED, status_at=Now(), notices="")
+    rows = rows.select_for_update(skip_locked=True, of=("self",), no_key=True).order_by("id")
+    ids = list(rows.values_list("id", flat=True))
+    Stream.objects.filter(pk__in=ids).update(status=Status.QUEUED, status_at=Now(), notices="")
 
 
 def retire(host: Host) -> None:

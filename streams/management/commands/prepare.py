@@ -1,6 +1,7 @@
 """What has to be true before the service serves."""
 
 import fcntl
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -18,15 +19,26 @@ from environs import FileAwareEnv
 from streams import checks, retention
 
 DATABASE_WAIT_S, WAIT_S = 60.0, 2.0
+LOOK_S, SAY_AGAIN_S = 0.2, 15.0
 _LOCK = 0x73747265616D  # any number that nothing else in the database locks
 
 
+def _has_lock(cursor: Any) -> bool:
+    cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+    return bool(cursor.fetchone()[0])
+
+
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
+def _one_at_a_time(stderr: Any) -> Iterator[None]:
     """Several containers start together against one database; SQLite's is behind one folder."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+            said_s = -math.inf
+            while not _has_lock(cursor):  # not waited for in the server, which gives it up after `lock_timeout`
+                if time.monotonic() - said_s >= SAY_AGAIN_S:
+                    said_s = time.monotonic()
+                    stderr.write("waiting for another prepare")
+                time.sleep(LOOK_S)
             try:
                 yield
             finally:
@@ -49,8 +61,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)  # a SQLite file holds password hashes and is made here
         self._wait_for_server()
-        with _one_at_a_time():
-            call_command("migrate", interactive=False, verbosity=0)
+        with _one_at_a_time(self.stderr):
+            call_command("migrate", interactive=False, verbosity=0, stderr=self.stderr)
             retention.keep_schedule()
             self._make_first_account()
 
