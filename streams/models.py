@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from .engine.address import MAX_NAME_LENGTH, MAX_URL_LENGTH, Address, join
-from .engine.notices import Notice
+from .engine.notices import words_of
 from .fields import EncryptedTextField
 
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
@@ -127,8 +127,8 @@ class Stream(CaptureSettings):
 
     @property
     def notice_sentences(self) -> dict[str, str]:
-        """Code to sentence."""
-        return {code: Notice(code).words for code in self.notices.split(",") if code}
+        """Code to sentence. Another version may have written codes that this one does not know."""
+        return {code: words_of(code) for code in self.notices.split(",") if code}
 
     @property
     def notice_words(self) -> list[str]:

@@ -24,6 +24,12 @@ class Notice(StrEnum):
         return _WORDS[self]
 
 
+def words_of(code: str) -> str:
+    """One sentence for people, also for a code that this version does not know."""
+    words = {notice.value: notice.words for notice in Notice}
+    return words.get(code) or f"The capture reports {code}, which this version does not know."
+
+
 _WORDS = {
     Notice.FROZEN: "The camera sends the same picture again and again.",
     Notice.NO_KEY_FRAMES: "The camera sends hardly any key frames, so nearly every picture has to be decoded.",
