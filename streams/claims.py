@@ -3,6 +3,7 @@
 A claim is a host's name and an epoch. All times are the database's, so that no host's clock matters.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,6 +23,11 @@ GAP_S = 3 * HEARTBEAT_S
 
 # Candidates beyond the free slots: so many may be locked by other sessions, and those after them are claimed.
 SPARE = 100
+# A host whose row was locked by another session for so long writes its heartbeat within RECOVERS_S after that.
+LONG_LOCK_S = 1.0
+RECOVERS_S = 2 * HEARTBEAT_S + 1.0
+_locked_hosts: dict[int, tuple[float, float]] = {}
+"""When this process found the row of a silent host locked, first and last; monotonic."""
 
 # How long ago a host that left is said to have been heard: nobody shall look for it.
 RETIRED = timedelta(hours=2)
@@ -142,8 +148,24 @@ def _unlocked(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
 
 
 def _unlocked_hosts(ids: Iterable[int]) -> set[int]:
-    rows = Host.objects.select_for_update(skip_locked=True, no_key=True).filter(pk__in=ids)
-    return set(rows.values_list("pk", flat=True)) if ids else set()
+    """Those of these silent hosts that could write a heartbeat: their rows are not locked now, nor were a moment ago.
+
+    A lock of less than LONG_LOCK_S is one of ours: another host that claims.
+    """
+    silent = set(ids)
+    if not silent:
+        return silent
+    rows = Host.objects.select_for_update(skip_locked=True, no_key=True).filter(pk__in=silent)
+    found, now_s = set(rows.values_list("pk", flat=True)), time.monotonic()
+    for host_id in silent - found:
+        _locked_hosts[host_id] = (_locked_hosts.get(host_id, (now_s, now_s))[0], now_s)
+    for host_id in found & _locked_hosts.keys():
+        first_s, last_s = _locked_hosts[host_id]
+        if last_s - first_s >= LONG_LOCK_S and now_s - last_s < RECOVERS_S:
+            found.discard(host_id)
+        else:
+            del _locked_hosts[host_id]
+    return found
 
 
 def renew(claim: Claim) -> Claim:

@@ -113,10 +113,10 @@ def test_a_locked_row_delays_its_capture_alone(tmp_path: Path, own_database: Dat
 
 
 @pytest.mark.timeout(300)
-def test_locked_tables_cost_nothing_and_hold_up_no_end(
+def test_a_locked_host_and_locked_tables_cost_nothing_and_hold_up_no_end(
     tmp_path: Path, own_database: Database, figure: Figure
 ) -> None:
-    """The tables of captures and hosts; after that those of a host are told to leave while a table is locked."""
+    """First a host's own row, then the tables of captures and hosts. At last a host leaves."""
     url = own_database.url
     site = Site(tmp_path, url, hosts={"north": 3, "south": 3})
     with cameras(4) as addresses, site, Rows(url) as rows:
@@ -124,6 +124,10 @@ def test_locked_tables_cost_nothing_and_hold_up_no_end(
         for capture in captures:
             site.website.wait_for_samples(capture, 1)
         before, supervisors = claims_of(rows, captures), [host.supervisor for host in site.hosts.values()]
+        with held(url, "SELECT 1 FROM streams_host WHERE name = 'north' FOR UPDATE"):
+            assert watch(rows, LOCKED_S) > CLAIM_S
+        wait_for(lambda: "heartbeat back" in site.hosts["north"].log, "a heartbeat of north", LIMIT_S)
+        assert claims_of(rows, captures) == before
         with held(url, "LOCK TABLE streams_host, streams_capture IN ACCESS EXCLUSIVE MODE"):
             time.sleep(LOCKED_S)
             assert all(host.log.count("database locked") == 1 for host in site.hosts.values())
@@ -206,7 +210,7 @@ def test_a_migration_never_queues_behind_a_dump(tmp_path: Path, own_database: Da
 # --- connections ----------------------------------------------------------------------------------------
 
 MAX_CONNECTIONS = 30
-FULL_S = 12.0
+FULL_S = 6.0
 
 
 def take_all_connections(server: PostgreSQL, stack: ExitStack, *, until_s: float) -> int:

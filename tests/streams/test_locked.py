@@ -76,7 +76,7 @@ def test_a_host_leaves_and_registers_past_a_locked_row(impatient: None, table: b
 
 @postgresql_only
 @pytest.mark.django_db(transaction=True)
-def test_a_host_whose_row_is_locked_is_not_taken_for_dead(impatient: None) -> None:
+def test_a_host_whose_row_is_locked_is_not_taken_for_dead(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot write its heartbeat."""
     capture, host, other = make_capture(), make_host(), make_witness()
     make_claim(capture, host)
@@ -86,6 +86,10 @@ def test_a_host_whose_row_is_locked_is_not_taken_for_dead(impatient: None) -> No
         claims.expire([capture.pk])
         assert claims.claim(other, [claims.Candidate(capture.pk, 1)]) == []
     assert Capture.objects.get().claimed_by == host
+    now_s = time.monotonic()
+    monkeypatch.setitem(claims._locked_hosts, host.pk, (now_s - 20.0, now_s))
+    assert claims.claim(other, [claims.Candidate(capture.pk, 1)]) == []  # its heartbeat comes in a moment
+    monkeypatch.setitem(claims._locked_hosts, host.pk, (now_s - 20.0, now_s - claims.RECOVERS_S))
     assert claims.claim(other, [claims.Candidate(capture.pk, 1)]) == [capture.pk]
 
 
