@@ -34,6 +34,20 @@ class Refused(logging.Filter):
         return True
 
 
+class WithoutDatabaseTraceback(logging.Filter):
+    """A database that is away, full or locked is one line, whatever was done with it: the place is no matter."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        from django.db import Error  # not needed before Django is set up
+
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, Error):
+            words = " ".join(str(error).split())[:300]
+            record.msg, record.args = f"{record.getMessage()} error={type(error).__name__} words={words!r}", None
+            record.exc_info = record.exc_text = None
+        return True
+
+
 class Masked(logging.Formatter):
     """Masks the whole line, with its traceback and whatever else the format has."""
 

@@ -339,7 +339,11 @@ LOGGING = {
         if LOG_FORMAT == "json"
         else {"()": "rtspsite.logs.Masked", "fmt": "%(asctime)s %(levelname)s %(message)s"}
     },
-    "filters": {"without_query": {"()": "rtspsite.logs.WithoutQuery"}, "refused": {"()": "rtspsite.logs.Refused"}},
+    "filters": {
+        "without_query": {"()": "rtspsite.logs.WithoutQuery"},
+        "refused": {"()": "rtspsite.logs.Refused"},
+        "database": {"()": "rtspsite.logs.WithoutDatabaseTraceback"},
+    },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["refused"]},
         "access": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_query"]},
@@ -348,7 +352,7 @@ LOGGING = {
     "loggers": {
         "streams": {"level": LOG_LEVEL},
         "django.server": {"handlers": ["access"], "level": "INFO", "propagate": False},
-        "django-q": {"level": "WARNING"},
+        "django-q": {"level": "WARNING", "filters": ["database"]},
         "axes": {"level": "ERROR"},  # streams/sign_in.py says what happens
         "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
         "django.security.csrf": {"level": "ERROR"},  # nor is a POST to what takes none: anybody can send it all day

@@ -6,6 +6,7 @@ from django.apps import AppConfig, apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from . import locks
 from .engine import masking
 
 # Less than a claim lasts, or a host that waits for the lock would lose its own captures.
@@ -19,7 +20,7 @@ class StreamsConfig(AppConfig):
     def ready(self) -> None:
         from . import checks  # noqa: F401  # registers them; it needs the settings
 
-        connection_created.connect(_end_idle_transactions)
+        connection_created.connect(_limit_transactions)
         self._mask_failures()
 
     def _mask_failures(self) -> None:
@@ -35,11 +36,13 @@ def _mask_result(task: dict[str, Any], **_: Any) -> None:
         task["result"] = masking.mask(task["result"])
 
 
-def _end_idle_transactions(connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """A process that was paused, or cut off, in the middle of a transaction must not keep its locks for ever.
+def _limit_transactions(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """A process that was paused, or cut off, in the middle of a transaction must not keep its locks for ever, and
+    none waits for a lock for ever.
 
     Said with a statement: a pooler between us and the server refuses options that it does not know.
     """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_S}s'")
+        locks.limit_waits(connection)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from .engine.timeline import Bucket, Timeline
-from .models import Capture, Frame
+from .models import MAX_INTERVAL_S, MIN_INTERVAL_S, Capture, Frame
 
 HEIGHT_PX = 200
 # Room above the brightest for a mark, and below the plot for the hours.
@@ -94,7 +94,8 @@ def chart(capture: Capture, frames: Sequence[Frame], timeline: Timeline | None, 
     moments = _moments(capture, points, frames)
     begins_at = min(moments)
     ends_at = _ends_at(capture, max(moments), longest_s, now)
-    plot = _Plot(begins_at, max(ends_at, begins_at + capture.interval_s), *_levels(points, frames))
+    least_s = min(max(MIN_INTERVAL_S, capture.interval_s), MAX_INTERVAL_S)
+    plot = _Plot(begins_at, max(ends_at, begins_at + least_s), *_levels(points, frames))
     runs = _runs(points, longest_s)
     gaps = _gaps(plot, points, max(moments), after, longest_s)
     again = _connected_again(timeline)

@@ -5,9 +5,12 @@ may be set back or forward by any span; what that means for heartbeats stands at
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 
 from django.db import connection, transaction
 from django.db.models import Case, Exists, F, Q, QuerySet, When
@@ -24,6 +27,14 @@ CLAIM_S = 15.0  # seven heartbeats: a host that swaps or sits out a long checkpo
 GAP_S = 3 * HEARTBEAT_S
 # A heartbeat that is further in the future was written before the database's clock was set back.
 FUTURE_S = 1.0
+
+# Candidates beyond the free slots: so many may be locked by other sessions, and those after them are claimed.
+SPARE = 100
+# A host whose row was locked by another session for so long writes its heartbeat within RECOVERS_S after that.
+LONG_LOCK_S = 1.0
+RECOVERS_S = 2 * HEARTBEAT_S + 1.0
+_locked_hosts: dict[int, tuple[float, float]] = {}
+"""When this process found the row of a silent host locked, first and last; monotonic."""
 
 # How long ago a host that left is said to have been heard: nobody shall look for it.
 RETIRED = timedelta(hours=2)
@@ -149,12 +160,57 @@ def claim(host: Host, candidates: Sequence[Candidate]) -> list[int]:
     with transaction.atomic():
         slots = Host.objects.select_for_update().values_list("slots", flat=True).get(pk=host.pk)
         free = slots - Capture.objects.filter(claimed_by=host, finished_at=None).count()
-        for candidate in sorted(candidates, key=lambda one: one.capture_id):
+        for candidate in _unlocked(candidates[: free + SPARE], free) if free > 0 else ():
             if len(claimed) >= free:
                 break
             if _claim(host, candidate):
                 claimed.append(candidate.capture_id)
     return claimed
+
+
+def _unlocked(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
+    """Lock the first of them whose rows can be had now. What another session holds is claimed later, not waited for.
+
+    Nor is a capture of a silent host taken while another session holds that host's row, for then the host cannot
+    write its heartbeat. A transaction that its client left idle is ended after 8 s (apps.py).
+    """
+    by_epoch: dict[int, list[int]] = {}
+    for one in candidates:
+        by_epoch.setdefault(one.epoch, []).append(one.capture_id)
+    unchanged = reduce(or_, (Q(epoch=epoch, pk__in=ids) for epoch, ids in by_epoch.items()), Q(pk__in=[]))
+    rows = Capture.objects.select_for_update(skip_locked=True, of=("self",), no_key=True).filter(unchanged)
+    rows = rows.filter(finished_at=None, stop_requested_at=None).order_by("id")
+    found = dict(rows.values_list("pk", "claimed_by")[:limit])
+    hosts = _unlocked_hosts({host_id for host_id in found.values() if host_id})
+    return [one for one in candidates if one.capture_id in found and found[one.capture_id] in {None, *hosts}]
+
+
+def _unlocked_hosts(ids: Iterable[int]) -> set[int]:
+    """Those of these silent hosts that could write a heartbeat: their rows are not locked now, nor were a moment ago.
+
+    A lock of less than LONG_LOCK_S is one of ours: another host that claims.
+    """
+    silent = set(ids)
+    if not silent:
+        return silent
+    rows = Host.objects.select_for_update(skip_locked=True, no_key=True).filter(pk__in=silent)
+    found, now_s = set(rows.values_list("pk", flat=True)), time.monotonic()
+    for host_id in silent - found:
+        _locked_hosts[host_id] = (_locked_hosts.get(host_id, (now_s, now_s))[0], now_s)
+    for host_id in found & _locked_hosts.keys():
+        first_s, last_s = _locked_hosts[host_id]
+        if last_s - first_s >= LONG_LOCK_S and now_s - last_s < RECOVERS_S:
+            found.discard(host_id)
+        else:
+            del _locked_hosts[host_id]
+    return found
+
+
+def renew(claim: Claim) -> Claim:
+    """The same claim with another epoch: whoever wrote under the old one writes no more. Raises ClaimLost."""
+    if not claim.rows().update(epoch=F("epoch") + 1):
+        raise ClaimLost
+    return replace(claim, epoch=claim.epoch + 1)
 
 
 def release(claim: Claim) -> bool:
@@ -164,10 +220,13 @@ def release(claim: Claim) -> bool:
 
 @database.retried
 def release_all(host: Host) -> int:
-    """Give back all that the host claims; how many. The rows are locked in the order in which `claim` takes them."""
+    """Give back all that the host claims; how many. The rows are locked in the order in which `claim` takes them.
+
+    What another session holds stays claimed: a supervisor of this name renews it, another host takes it over.
+    """
     rows = Capture.objects.filter(claimed_by=host, finished_at=None)
     with transaction.atomic():
-        ids = list(rows.select_for_update().order_by("id").values_list("id", flat=True))
+        ids = list(rows.select_for_update(skip_locked=True).order_by("id").values_list("id", flat=True))
         queue_again(ids)
         return rows.filter(pk__in=ids).update(claimed_by=None)
 
@@ -176,18 +235,23 @@ def release_all(host: Host) -> int:
 def expire(capture_ids: Sequence[int]) -> None:
     """Take from silent hosts what nobody else could claim: it waits for a slot, and says so."""
     with transaction.atomic():
-        rows = Capture.objects.select_for_update(of=("self",)).filter(is_free(), pk__in=capture_ids)
-        ids = list(rows.order_by("id").values_list("id", flat=True))
+        rows = Capture.objects.select_for_update(of=("self",), skip_locked=True)
+        found = dict(rows.filter(is_free(), pk__in=capture_ids).order_by("id").values_list("id", "claimed_by"))
+        hosts = _unlocked_hosts({host_id for host_id in found.values() if host_id})
+        ids = [capture_id for capture_id, host_id in found.items() if host_id in hosts]
         Capture.objects.filter(pk__in=ids).update(claimed_by=None)
         queue_again(ids)
 
 
 def queue_again(capture_ids: Sequence[int]) -> None:
-    """Their streams wait for a host, unless they are being stopped. When the next attempt is due stays written."""
-    with transaction.atomic():
-        rows = Stream.objects.filter(captures__in=capture_ids).exclude(status=Status.STOPPING)
-        ids = list(rows.select_for_update(of=("self",)).order_by("id").values_list("id", flat=True))
-        Stream.objects.filter(pk__in=ids).update(status=Status.QUEUED, status_at=Now(), notices="", newer_notices="")
+    """Their streams wait for a host, unless they are being stopped. When the next attempt is due stays written.
+
+    In a transaction. A stream that another session holds keeps the status that it has until the next one is saved.
+    """
+    rows = Stream.objects.filter(captures__in=capture_ids).exclude(status=Status.STOPPING)
+    rows = rows.select_for_update(skip_locked=True, of=("self",), no_key=True).order_by("id")
+    ids = list(rows.values_list("id", flat=True))
+    Stream.objects.filter(pk__in=ids).update(status=Status.QUEUED, status_at=Now(), notices="", newer_notices="")
 
 
 @database.retried

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 
 from .engine import masking
+from .engine.address import is_secret
 
 if TYPE_CHECKING:
     TextOfColumn = models.CharField[str, str]
@@ -48,7 +49,7 @@ class ReportedCodesField(ReportedCharField):
 
 
 class Sealed(str):
-    """Text that no key opens: reads as empty."""
+    """Credentials that no key opens, or that are none when they are opened: read as empty."""
 
     token: str
 
@@ -59,10 +60,11 @@ class Sealed(str):
 
 
 class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
-    """Text that is encrypted at rest with MultiFernet: CREDENTIALS_KEYS, newest first.
+    """An address's `secret` that is encrypted at rest with MultiFernet: CREDENTIALS_KEYS, newest first.
 
     Reads as the plain text. What no key opens reads as Sealed: empty, and written back as it was, so that a lost
-    key costs no stream and a key that comes back opens what it opened. It cannot be filtered by: each encryption
+    key costs no stream and a key that comes back opens what it opened. So does what another version wrote and this
+    one cannot read. It cannot be filtered by: each encryption
     of the same text is another one. What this process has read or written is masked in its log from then on.
     """
 
@@ -82,7 +84,7 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
         except InvalidToken:
             return Sealed(value)
         masking.learn(plain)
-        return plain
+        return plain if is_secret(plain) else Sealed(value)
 
 
 def is_newest(token: Sealed) -> bool:

@@ -3,6 +3,7 @@
 import logging
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 
 from . import retention, services
 
@@ -11,7 +12,10 @@ log = logging.getLogger(__name__)
 
 def place(capture_id: int) -> str:
     """Claim the capture for the host that this job runs on, if it has a free slot."""
-    is_placed = services.place(capture_id, settings.CAPTURE_HOST_NAME)
+    try:
+        is_placed = services.place(capture_id, settings.CAPTURE_HOST_NAME)
+    except (OperationalError, InterfaceError) as error:
+        return _left_to_the_tick("place", capture_id, error)
     return f"capture {capture_id} {'placed here' if is_placed else 'not placed here'}"
 
 
@@ -22,7 +26,15 @@ def finish(capture_id: int) -> str:
     except OSError as error:  # a storage that is full or away: the supervisor's tick tries again until it is not
         log.error("capture=%s grid failed error=%s", capture_id, error.strerror)
         return f"capture {capture_id} not finished: {error.strerror}"
+    except (OperationalError, InterfaceError) as error:
+        return _left_to_the_tick("finish", capture_id, error)
     return f"capture {capture_id} {'finished' if is_finished else 'not ready to be finished'}"
+
+
+def _left_to_the_tick(job: str, capture_id: int, error: Exception) -> str:
+    """The database is away, or a lock was not given in time. The request is a row, and the next tick sees it."""
+    log.warning("capture=%s job=%s left to the supervisor error=%s", capture_id, job, type(error).__name__)
+    return f"capture {capture_id} left to the supervisor: {type(error).__name__}"
 
 
 def prune(after: int = 0) -> str:

@@ -381,8 +381,13 @@ def _still_known(stream: Stream, transport: str | None, address: Address | None 
 
 
 def _recredited(stream: Stream, change: Change) -> Address:
-    """The stream's address with the credentials as they shall be. Raises Refused if some that stay cannot be read."""
-    address = stream.address
+    """The stream's address with the credentials as they shall be. Raises Refused if some that stay cannot be read,
+    or if another version took an address that this one does not."""
+    try:
+        address = stream.address
+    except InvalidURL:
+        words = f"The address of {stream.name} is not valid. Give the stream its address again."
+        raise StartRefused("process_name", "invalid_url", words) from None
     if not change.has_credentials:
         return address
     is_whole = change.username is not None and change.password is not None and MASK not in stream.url

@@ -9,10 +9,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from django.conf import settings as configured
-from django.db import DataError, IntegrityError, close_old_connections
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import DataError, IntegrityError, InternalError, close_old_connections, connection
 from django.db import Error as DatabaseFailed
 
-from . import claims, queries, services
+from . import claims, locks, queries, services
 from .claims import Claim, ClaimLost
 from .cluster import Cluster
 from .engine.backoff import HEALTHY_S, Backoff
@@ -22,7 +23,7 @@ from .engine.recorder import RecorderProcess
 from .engine.report import Report, Seed, Settings, State, Status
 from .engine.wire import Changed
 from .fields import Sealed
-from .models import Host
+from .models import Capture, Host
 from .private import private_paths
 from .queries import Wanted
 
@@ -36,8 +37,9 @@ AWAY_S = 0.5
 # A recorder that has not answered for so long hangs; it may take LEAVE_S to say farewell to its camera.
 SILENT_S = 10.0
 LEAVE_GRACE_S = 4.0
-# A host that is told to leave is gone within 5 s, whatever its recorders and the database do.
-HOST_LEAVE_S = 4.0
+# A host that is told to leave is gone within 5 s, whatever its recorders and the database do. What is not saved by
+# then is lost; to end the recorders, the cluster and the process itself takes up to 1.6 s on a busy machine.
+HOST_LEAVE_S = 3.0
 # At most so many are started in one tick, so that those that run are heard meanwhile.
 STARTS = 16
 # What a lost job leaves undone, the tick does after this: jobs start within a poll, 0.2 s.
@@ -47,6 +49,10 @@ FINISH_AGAIN_S = 20.0
 FRESH = 16
 # A host without the key of a camera's password asks again for the key, not the camera.
 SEALED_S = 30.0
+# What a recorder is told, and what was written past all doors may be out of range.
+_OTHER_FIELDS = {field.name for field in Capture._meta.fields} - {"interval_s", "count", "transport"}
+# A capture with a fault is left alone for so long, then longer; what its recorder has stays with the recorder.
+DELAYS_S: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 # --- the plan -------------------------------------------------------------------------------------
@@ -133,6 +139,22 @@ class _Restart:
 
 
 @dataclass(slots=True)
+class _Delay:
+    """A capture with a fault of its own: the others go on, and it is tried again later and later."""
+
+    name: str
+    since_s: float
+    at_s: float = 0.0
+    tries: int = 0
+    reported: str = ""
+    """The fault that the log has."""
+
+    def note_try(self, now_s: float) -> None:
+        self.at_s = now_s + DELAYS_S[min(self.tries, len(DELAYS_S) - 1)]
+        self.tries += 1
+
+
+@dataclass(slots=True)
 class _ToFinish:
     """A stopped capture that is not finished yet. Whoever makes its grid raises the epoch first, and voids the grid
     that another one is making: so each is given twice the time of the one before."""
@@ -156,15 +178,25 @@ class Supervisor:
         self._recorders: dict[int, _Recorder] = {}
         self._restarts: dict[int, _Restart] = {}
         self._to_finish: dict[int, _ToFinish] = {}
+        self._delays: dict[int, _Delay] = {}
+        self._inherited: dict[int, int] | None = None
+        """Epochs of claims that a forerunner of this name made: `register` could not give them back."""
         self._heartbeat_s = 0.0
+        self._heartbeat_locked_s: float | None = None
         self._is_database_away = False
+        self._trouble = ""
+        """What is wrong with the database, as the log has it."""
+        self.is_told_to_leave: Callable[[], bool] = bool
+        """Asked between two captures: a round may take long."""
 
     def tick(self) -> None:
         """One round: say that the host lives, hear the recorders, compare wanted with running, and act."""
         self.cluster.keep_alive()
         close_old_connections()
-        with self._database():
+        with self._database(is_whole=True):
             self._heartbeat()
+            if self._inherited is None:
+                self._inherited = {row.capture_id: row.epoch for row in queries.wanted_of(self.host)}
             self._hear()
             self._claim_and_finish()
             self._apply(queries.wanted_of(self.host))
@@ -183,20 +215,24 @@ class Supervisor:
     def _listen(self, wait_s: float) -> bool:
         """Whether a recorder has something to say within that time."""
         poll = select.poll()
-        for recorder in self._recorders.values():
-            if recorder.process.is_alive:
+        for capture_id, recorder in self._recorders.items():
+            if recorder.process.is_alive and not self._is_delayed(capture_id):
                 poll.register(recorder.process.fileno(), select.POLLIN)
         return bool(poll.poll(wait_s * 1000))
 
     @contextlib.contextmanager
-    def _database(self) -> Iterator[None]:
-        """A database that fails is said once, and tried again with the next round."""
+    def _database(self, is_whole: bool = False) -> Iterator[None]:
+        """A database that fails is said once, and tried again with the next round.
+
+        Only a whole round shows that it is back: others may have had nothing to write.
+        """
         try:
             yield
         except DatabaseFailed as error:
             self._say_database(error)
         else:
-            self._say_database(None)
+            if is_whole:
+                self._say_database(None)
 
     def abandon(self) -> None:
         """End everything and write nothing: another supervisor has this host's name and its claims."""
@@ -205,12 +241,19 @@ class Supervisor:
             self._end(capture_id)
         self.cluster.join()
 
-    def leave(self) -> None:
-        """Save what the recorders have, end them, give the claims back: the captures stay wanted."""
+    def leave(self, told_s: float | None = None) -> None:
+        """Save what the recorders have, end them, give the claims back: the captures stay wanted.
+
+        `told_s`: when the host was told to leave, monotonic; it is gone HOST_LEAVE_S after that.
+        """
         self.cluster.stop()
+        self.is_told_to_leave = bool  # nothing is left out on the way
+        locks.hurry(connection)
         for recorder in self._recorders.values():
             self._ask_to_leave(recorder)
-        limit_s = time.monotonic() + HOST_LEAVE_S
+        for delay in self._delays.values():
+            delay.at_s = delay.tries = 0
+        limit_s = (time.monotonic() if told_s is None else told_s) + HOST_LEAVE_S
         while self._recorders and time.monotonic() < limit_s:
             self._try(self._hear)
             self.wait()
@@ -233,16 +276,21 @@ class Supervisor:
     def _hear(self) -> None:
         """Read what recorders said, ask those that are due, and end those that are dead or silent."""
         for capture_id, recorder in list(self._recorders.items()):
+            if self.is_told_to_leave():
+                return
             self._heartbeat()  # many checkpoints on a slow disk may take longer than a claim lasts
-            try:
-                self._hear_one(recorder, time.monotonic())
-            except ClaimLost:
-                _log(recorder, logging.WARNING, "claim lost")
-                self._end(capture_id)
-            except (DataError, IntegrityError, ValueError, OverflowError):  # it cannot be true: the others go on
-                log.exception("stream=%s capture=%s report refused", recorder.name, capture_id)
-                self._end(capture_id)
-                self._restart_later(recorder)
+            if self._is_delayed(capture_id):
+                continue
+            with self._alone(capture_id, recorder.name):
+                try:
+                    self._hear_one(recorder, time.monotonic())
+                except ClaimLost:
+                    _log(recorder, logging.WARNING, "claim lost")
+                    self._end(capture_id)
+                except (DataError, IntegrityError, ValueError, OverflowError):  # it cannot be true
+                    log.exception("stream=%s capture=%s report refused", recorder.name, capture_id)
+                    self._end(capture_id)
+                    self._restart_later(recorder)
 
     def _hear_one(self, recorder: _Recorder, now_s: float) -> None:
         messages = recorder.process.receive()
@@ -262,8 +310,10 @@ class Supervisor:
 
     def _save(self, recorder: _Recorder, report: Report) -> bool:
         """Checkpoint what is new; whether it worked. What cannot be written the recorder keeps and says again."""
-        if report != recorder.last and not self._checkpoint(recorder, report):
-            return False
+        if report != recorder.last:
+            if not self._checkpoint(recorder, report):
+                return False
+            self._note_success(recorder.claim.capture_id)
         recorder.settled_s = max(recorder.settled_s, recorder.pulled_s)
         return True
 
@@ -335,8 +385,8 @@ class Supervisor:
         if recorder.left_s is not None:
             services.hand_over(recorder.claim)
             return
-        services.note_death(recorder.claim, death)
         self._restart_later(recorder, death.retry)
+        services.note_death(recorder.claim, death)
 
     def _restart_later(self, recorder: _Recorder, retry: Retry = Retry.QUICK) -> None:
         now_s = time.monotonic()
@@ -347,16 +397,29 @@ class Supervisor:
 
     def _heartbeat(self) -> None:
         now_s = time.monotonic()
-        if now_s - self._heartbeat_s >= claims.HEARTBEAT_S:
-            settled_s = min((recorder.settled_s for recorder in self._recorders.values()), default=now_s)
+        if now_s - self._heartbeat_s < claims.HEARTBEAT_S:
+            return
+        settled_s = min((recorder.settled_s for recorder in self._recorders.values()), default=now_s)
+        try:
             claims.heartbeat(self.host, now_s - settled_s)
-            self._heartbeat_s = now_s
+        except DatabaseFailed as error:
+            if not locks.is_row_lock(error):
+                raise
+            if self._heartbeat_locked_s is None:
+                self._heartbeat_locked_s = now_s
+                holder = locks.row_holder(connection, Host._meta.db_table)
+                log.error("host=%s heartbeat delayed: its row is locked %s", self.host.name, holder)
+        else:
+            if self._heartbeat_locked_s is not None:
+                log.info("host=%s heartbeat back after_s=%.0f", self.host.name, now_s - self._heartbeat_locked_s)
+                self._heartbeat_locked_s = None
+        self._heartbeat_s = now_s
 
     def _claim_and_finish(self) -> None:
         """Do what no job has done."""
         unclaimed = queries.unclaimed()
-        if unclaimed.to_capture:
-            claimed = claims.claim(self.host, unclaimed.to_capture)
+        if unclaimed.to_capture and self._heartbeat_locked_s is None:
+            claimed = self._claim_some(unclaimed.to_capture)
             if left := set(unclaimed.expired).difference(claimed):
                 claims.expire(sorted(left))
         now_s = time.monotonic()
@@ -366,9 +429,22 @@ class Supervisor:
             one.note(capture.epoch, now_s)
             self._to_finish[capture.capture_id] = one
         for capture_id, one in self._to_finish.items():
-            if now_s - one.since_s > one.wait_s:
+            if self.is_told_to_leave():
+                return
+            if now_s - one.since_s > one.wait_s and not self._is_delayed(capture_id):
                 self._heartbeat()
-                self._finish(capture_id)
+                with self._alone(capture_id):
+                    self._finish(capture_id)
+                    self._note_success(capture_id)
+
+    def _claim_some(self, free: Sequence[claims.Candidate]) -> list[int]:
+        """Another session may hold this host's row: a job that claims, for a moment."""
+        try:
+            return claims.claim(self.host, free)
+        except DatabaseFailed as error:
+            if not locks.is_of_one_row(error):
+                raise
+            return []
 
     def _finish(self, capture_id: int) -> None:
         try:
@@ -392,6 +468,8 @@ class Supervisor:
 
     def _apply(self, wanted: Sequence[Wanted]) -> None:
         ids = {row.capture_id for row in wanted}
+        known = ids | self._to_finish.keys() | self._recorders.keys()
+        self._delays = {pk: delay for pk, delay in self._delays.items() if pk in known}
         self._restarts = {pk: restart for pk, restart in self._restarts.items() if pk in ids}
         now_s = time.monotonic()
         waiting = {pk for pk, restart in self._restarts.items() if restart.at_s > now_s}
@@ -403,10 +481,24 @@ class Supervisor:
         for capture_id in todo.leave:
             self._ask_to_leave(self._recorders[capture_id])
         for row in todo.hand_over:
-            services.hand_over(self._claim(row))
-        for row in todo.start[:STARTS]:
+            if not self._is_delayed(row.capture_id):
+                with self._alone(row.capture_id):
+                    services.hand_over(self._claim(row))
+                    self._note_success(row.capture_id)
+        for row in [row for row in todo.start if not self._is_delayed(row.capture_id)][:STARTS]:
+            if self.is_told_to_leave():
+                return
             self._heartbeat()
-            self._try_to_start(row)
+            with self._alone(row.capture_id), contextlib.suppress(ClaimLost, ObjectDoesNotExist):
+                self._try_to_start(self._renewed(row))
+                self._note_success(row.capture_id)
+
+    def _renewed(self, row: Wanted) -> Wanted:
+        """A claim of this supervisor's own, in place of a forerunner's: that one may wake up and write."""
+        if (self._inherited or {}).get(row.capture_id) != row.epoch:
+            return row
+        claim = claims.renew(self._claim(row))
+        return replace(row, epoch=claim.epoch)
 
     def _claim(self, row: Wanted) -> Claim:
         return Claim(row.capture_id, self.host.pk, row.epoch)
@@ -428,6 +520,7 @@ class Supervisor:
             services.note_death(self._claim(row), CredentialsSealed())
             self._restarts[row.capture_id] = _Restart(at_s=time.monotonic() + SEALED_S)
             return
+        capture.clean_fields(exclude=_OTHER_FIELDS)
         settings = Settings(
             address=stream.address,
             interval_s=capture.interval_s,
@@ -464,13 +557,75 @@ class Supervisor:
         if recorder:
             recorder.process.end()
 
+    # --- faults of one capture ---
+
+    @contextlib.contextmanager
+    def _alone(self, capture_id: int, name: str = "") -> Iterator[None]:
+        """A fault of one capture delays that one. What concerns all is raised: the round ends with it."""
+        try:
+            yield
+        except (ClaimLost, claims.HostTaken):
+            raise
+        except DatabaseFailed as error:
+            if not (isinstance(error, DataError | IntegrityError | InternalError) or locks.is_of_one_row(error)):
+                raise
+            self._delay(capture_id, name, error)
+        except Exception as error:  # a row that another version or a person wrote, or a fault of ours
+            self._delay(capture_id, name, error)
+
+    def _is_delayed(self, capture_id: int) -> bool:
+        delay = self._delays.get(capture_id)
+        return delay is not None and time.monotonic() < delay.at_s
+
+    def _delay(self, capture_id: int, name: str, error: Exception) -> None:
+        """Reported once, not with each try. A lock only with the second one: most are gone by then."""
+        now_s = time.monotonic()
+        delay = self._delays.setdefault(capture_id, _Delay(name or _name_of(capture_id), now_s))
+        delay.note_try(now_s)
+        locked = locks.lock_in(error)
+        fault = f"locked {locked.table}" if locked else f"{type(error).__name__}: {error}"
+        if fault == delay.reported or (locked and delay.tries == 1):
+            return
+        delay.reported = fault
+        if locked:
+            words = f"error=locked {locks.row_holder(connection, locked.table)}"
+        else:
+            words = f"error={type(error).__name__} words={str(error)[:300]!r}"
+        log.error("stream=%s capture=%s delayed %s", delay.name, capture_id, words, exc_info=not locked and error)
+
+    def _note_success(self, capture_id: int) -> None:
+        delay = self._delays.pop(capture_id, None)
+        if delay and delay.reported:
+            after_s = time.monotonic() - delay.since_s
+            log.info("stream=%s capture=%s goes on after_s=%.0f", delay.name, capture_id, after_s)
+
     def _say_database(self, error: DatabaseFailed | None) -> None:
-        """One line when it goes, one when it is back."""
-        if error and not self._is_database_away:
-            log.error("host=%s database away error=%s", self.host.name, type(error).__name__, exc_info=error)
-        if not error and self._is_database_away:
-            log.info("host=%s database back", self.host.name)
-        self._is_database_away = error is not None
+        """One line when it goes, one when it is back. A lock is reported with the second round that waits for it."""
+        if error is None:
+            if self._trouble:
+                log.info("host=%s database back", self.host.name)
+            self._trouble, self._is_database_away = "", False
+            return
+        was_away, self._is_database_away = self._is_database_away, True
+        if locks.lock_in(error):
+            if was_away and self._trouble != "locked":
+                tables = locks.locked_tables(connection)
+                log.error("host=%s database locked: nothing is saved meanwhile %s", self.host.name, tables)
+                self._trouble = "locked"
+            return
+        if not self._trouble:
+            words = " ".join(str(error).split())[:300]
+            log.error("host=%s database away error=%s words=%r", self.host.name, type(error).__name__, words)
+            self._trouble = "away"
+        if not connection.in_atomic_block:
+            connection.close()  # the next one may reach a server that took over
+
+
+def _name_of(capture_id: int) -> str:
+    """For the log: the fault may be in the row itself."""
+    with contextlib.suppress(DatabaseFailed):
+        return str(Capture.objects.filter(pk=capture_id).values_list("stream__name", flat=True).first())
+    return "?"
 
 
 def _parts(report: Report) -> Iterator[tuple[Report, frozenset[int]]]:

@@ -1,9 +1,9 @@
 """From rows to the API's answers."""
 
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextChoices
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.encoding import escape_uri_path
@@ -11,6 +11,9 @@ from django.utils.encoding import escape_uri_path
 from .. import database, facts, models, outcomes, queries
 from . import schemas
 from .errors import Unknown
+
+C = TypeVar("C", bound=TextChoices)
+T = TypeVar("T")
 
 
 class Builder:
@@ -58,11 +61,11 @@ class Builder:
             url=stream.url,
             interval=stream.interval_s,
             count=stream.count,
-            transport=models.Transport(stream.transport),
+            transport=_known(models.Transport, stream.transport, models.Transport.TCP),
             has_credentials=stream.has_credentials,  # type: ignore[attr-defined]  # annotated
             verify_certificate=stream.verify_certificate,
             created_at=stream.created_at,
-            status=models.Status(stream.status),
+            status=_known(models.Status, stream.status, models.Status.FAILED),
             status_at=stream.status_at,
             error=_problem(stream),
             attempt=stream.attempt,
@@ -96,6 +99,8 @@ class Builder:
         code = outcomes.code_of(capture, frame_count)
         return {
             **facts.of_capture(capture),
+            "transport": _known(models.Transport, capture.transport, models.Transport.TCP),
+            "ending": _known(models.Ending, capture.ending, None),
             "state": "finished" if capture.is_finished else code,
             "code": code,
             "message": outcomes.sentence(capture, frame_count),
@@ -133,6 +138,11 @@ class Builder:
             statuses={status: sum(stream.status == status for stream in streams) for status in models.Status},
             streams=streams,
         )
+
+
+def _known(choices: type[C], value: str, otherwise: T) -> C | T:
+    """The choice, or `otherwise` for a value that another version wrote."""
+    return choices(value) if value in choices.values else otherwise
 
 
 def _problem(stream: models.Stream) -> schemas.Problem | None:

@@ -4,10 +4,17 @@ from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
+from pydantic.config import JsonDict
 
 from ..models import MAX_COUNT, MAX_INTERVAL_S, MIN_INTERVAL_S, Ending, Status, Transport
 
 T = TypeVar("T")
+
+
+def _between(low: float, high: float) -> JsonDict:
+    """Stated and not enforced: one row that cannot be must not cost the answer about all others."""
+    return {"minimum": low, "maximum": high}
+
 
 Moment = Annotated[datetime, Field(examples=["2026-11-23T12:00:00.250Z"])]
 Name = Annotated[str, Field(description="What the stream is called: /start's process_name.", examples=["demo"])]
@@ -17,9 +24,15 @@ PublicURL = Annotated[
 ]
 Interval = Annotated[
     float,
-    Field(description="Seconds from one sample to the next.", ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S, examples=[1]),
+    Field(
+        description="Seconds from one sample to the next.",
+        json_schema_extra=_between(MIN_INTERVAL_S, MAX_INTERVAL_S),
+        examples=[1],
+    ),
 ]
-Count = Annotated[int, Field(description="How many frames are kept.", ge=1, le=MAX_COUNT, examples=[9])]
+Count = Annotated[
+    int, Field(description="How many frames are kept.", json_schema_extra=_between(1, MAX_COUNT), examples=[9])
+]
 State = Literal["in_progress", "stopping", "finished"]
 Code = Literal["in_progress", "stopping", "complete", "not_enough_frames"]
 Notices = Annotated[
@@ -33,7 +46,9 @@ WaitsFor = Annotated[
     int, Field(description="How many other captures have to end before this one has a slot.", examples=[0])
 ]
 Number = Annotated[int, Field(ge=0)]
-Score = Annotated[float, Field(description="Brightness, 0 to 255.", ge=0, le=255, examples=[182.417])]
+Score = Annotated[
+    float, Field(description="Brightness, 0 to 255.", json_schema_extra=_between(0, 255), examples=[182.417])
+]
 
 
 class Mistake(BaseModel):

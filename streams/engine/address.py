@@ -211,6 +211,18 @@ def join(public: str, secret: str) -> Address:
     return replace(address, path=path, query=query, username=held["username"], password=held["password"])
 
 
+def is_secret(text: str) -> bool:
+    """Whether `join` can read it: what `secret` gives, and nothing else."""
+    try:
+        held = json.loads(text)
+        texts = [*held["query"], *held["path"]]
+        is_listed = isinstance(held["query"], list) and isinstance(held["path"], list)
+        names = [held[name] for name in ("username", "password") if held[name] is not None]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return is_listed and all(isinstance(value, str) for value in (*texts, *names))
+
+
 def parse_networks(text: str) -> Networks:
     """`192.168.0.0/16, 10.1.2.3, fd00::/8`. Raises ValueError with a sentence about the first that is none."""
     networks: list[IPv4Network | IPv6Network] = []

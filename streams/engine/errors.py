@@ -173,7 +173,7 @@ class OutOfMemory(CaptureError):
 
 class CredentialsSealed(CaptureError):
     code = "credentials_sealed"
-    words = "This host has not the key that the camera's password is encrypted with."
+    words = "The camera's password cannot be read: this host does not have its key, or what is stored is damaged."
 
 
 class RecorderDied(CaptureError):

@@ -211,5 +211,5 @@ def learn(secret: str) -> None:
         remember(held["username"] or "", [held["password"] or "", *held["query"], *held["path"]])
         # Of a query they are kept as they stood there, encoded or not.
         remember("", [unquote_plus(value) for value in (*held["query"], *held["path"])])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         remember("", [secret])

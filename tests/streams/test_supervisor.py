@@ -1121,3 +1121,102 @@ def test_many_pictures_are_saved_a_few_at_a_time_with_heartbeats_between(
     run(north, lambda: timelines)
     assert set(timelines) <= {0, 1}  # with the last part
     assert set(range(1, 4)) <= set(beats)
+
+
+# --- a fault of one capture -----------------------------------------------------------------------
+
+
+def delays(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if " delayed " in record.getMessage()]
+
+
+def test_a_capture_that_cannot_be_started_delays_itself_alone_and_is_reported_once(
+    camera: ScriptedCamera, north: Supervisor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the oldest, so that each round comes to it first."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(supervisor, "DELAYS_S", (0.01,))
+    bad = make_capture("rtsp://127.0.0.1:9/bad")
+    Capture.objects.filter(pk=bad.pk).update(interval_s=-1.0)
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: Stream.objects.get(name="demo").status == "capturing")
+    run(north, lambda: north._delays[bad.pk].tries > 2)
+    (line,) = delays(caplog)
+    assert line.startswith(f"stream=bad capture={bad.pk} delayed error=ValidationError")
+    assert north._recorders.keys().isdisjoint({bad.pk})
+    Capture.objects.filter(pk=bad.pk).update(interval_s=1.0)
+    run(north, lambda: bad.pk in north._recorders)
+    assert f"stream=bad capture={bad.pk} goes on" in caplog.text
+
+
+def test_a_fault_while_a_report_is_saved_keeps_the_recorder_and_what_it_has(
+    camera: ScriptedCamera,
+    other_camera: ScriptedCamera,
+    north: Supervisor,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "DELAYS_S", (0.01,))
+    bad = make_capture(camera.url, interval_s=INTERVAL_S, count=100)
+    good = make_capture(other_camera.url, interval_s=INTERVAL_S)
+    real = services.checkpoint
+
+    def checkpoint(claim: claims.Claim, *given: Any) -> frozenset[int]:
+        if claim.capture_id == bad.pk:
+            raise RuntimeError("a fault of one")
+        return real(claim, *given)
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(services, "checkpoint", checkpoint)
+        run(north, lambda: bad.pk in north._recorders)
+        recorder = north._recorders[bad.pk].process.pid
+        run(north, lambda: Capture.objects.get(pk=good.pk).samples > 5 and north._delays[bad.pk].tries > 2)
+    assert len(delays(caplog)) == 1
+    assert "a fault of one" in delays(caplog)[0]
+    run(north, lambda: Capture.objects.get(pk=bad.pk).samples > 5)
+    assert north._recorders[bad.pk].process.pid == recorder
+    bad.refresh_from_db()
+    assert sorted(number for number, _ in frames_of(bad)) == list(range(1, bad.samples + 1))
+    assert north._delays == {}
+
+
+def test_a_fault_while_a_capture_is_finished_or_handed_over_delays_no_other(
+    north: Supervisor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "DELAYS_S", (0.01,))
+    captures = [make_capture(f"rtsp://127.0.0.1:9/{name}") for name in ("finish", "hand", "good")]
+    make_claim(captures[1], north.host)
+    for capture in captures:
+        services.stop(capture.stream)
+    real_finish, real_release = services.finish, claims.release
+
+    def finish(capture_id: int, *given: Any) -> bool:
+        if capture_id == captures[0].pk:
+            raise RuntimeError("a fault of its grid")
+        return real_finish(capture_id, *given)
+
+    def release(claim: claims.Claim) -> bool:
+        if claim.capture_id == captures[1].pk:
+            raise RuntimeError("a fault of its claim")
+        return real_release(claim)
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(services, "finish", finish)
+        faulty.setattr(claims, "release", release)
+        run(north, lambda: Capture.objects.get(pk=captures[2].pk).is_finished and len(north._delays) == 2)
+        ticks = iter(range(3))
+        run(north, lambda: next(ticks) == 2)
+    assert len(delays(caplog)) == 2
+    run(north, lambda: not Capture.objects.filter(finished_at=None).exists())
+
+
+def test_credentials_that_cannot_be_read_stop_no_other_capture(
+    camera: ScriptedCamera, north: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = make_capture("rtsp://127.0.0.1:9/bad")
+    Stream.objects.filter(pk=bad.stream_id).update(credentials='{"username": "a", "password": "b", "query": []}')
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: Stream.objects.get(name="demo").status == "capturing")
+    bad.stream.refresh_from_db()
+    assert (bad.stream.status, bad.stream.error_code) == ("reconnecting", "credentials_sealed")
+    assert "Traceback" not in caplog.text

@@ -1,6 +1,7 @@
 """What has to be true before the service serves."""
 
 import fcntl
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -19,15 +20,26 @@ from streams import checks, reserve, retention
 from streams.terminal import mention
 
 DATABASE_WAIT_S, WAIT_S = 60.0, 2.0
+LOOK_S, SAY_AGAIN_S = 0.2, 15.0
 _LOCK = 0x73747265616D  # any number that nothing else in the database locks
 
 
+def _has_lock(cursor: Any) -> bool:
+    cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+    return bool(cursor.fetchone()[0])
+
+
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
+def _one_at_a_time(stderr: Any) -> Iterator[None]:
     """Several containers start together against one database; SQLite's is behind one folder."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+            said_s = -math.inf
+            while not _has_lock(cursor):  # not waited for in the server, which gives it up after `lock_timeout`
+                if time.monotonic() - said_s >= SAY_AGAIN_S:
+                    said_s = time.monotonic()
+                    stderr.write("waiting for another prepare")
+                time.sleep(LOOK_S)
             try:
                 yield
             finally:
@@ -50,14 +62,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)  # a SQLite file holds password hashes and is made here
         self._wait_for_server()
-        with _one_at_a_time():
+        with _one_at_a_time(self.stderr):
             self._prepare()
             if not reserve.restore():
                 self.stderr.write("The disk of the database is nearly full: nothing is started until there is room.")
 
     @reserve.may_use  # on a full disk SQLite cannot even be opened, and nobody could make room through the service
     def _prepare(self) -> None:
-        call_command("migrate", interactive=False, verbosity=0)
+        call_command("migrate", interactive=False, verbosity=0, stderr=self.stderr)
         retention.keep_schedule()
         retention.put_jobs_right()
         self._make_first_account()

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
 
-from streams import checks, claims
+from streams import checks, claims, locks
 from streams.cluster import Cluster
 from streams.models import Host
 from streams.supervisor import Supervisor
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 DATABASE_WAIT_S = 60.0
 LEAVE_S = 12.0
 ALIVE_WAIT_S = claims.GAP_S + 2 * claims.HEARTBEAT_S
-CONNECTION_S = None  # for good: at max_connections there may be no other
 
 
 class Command(BaseCommand):
     help = "Runs the captures and jobs of this host until SIGTERM or SIGINT. One runs per host name."
     requires_system_checks = [checks.TAG]
     _is_stopping = False
+    _told_s: float | None = None
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -51,12 +51,15 @@ class Command(BaseCommand):
 
     def _supervise(self, host: Host, parent: int | None) -> bool:
         """Whether it left as it was told to; False if the database knows no host of its name any more."""
-        # Four rounds a second: to open SQLite for each of them took a fifth of what a round takes.
-        # Nor asked before each round whether it still holds: one that does not costs a round.
-        connection.settings_dict["CONN_MAX_AGE"] = CONNECTION_S
+        # Four rounds a second: to open SQLite for each of them took a fifth of what a round takes. A server that is
+        # full may have no other for it. Nor asked before each round whether it still holds: one that does not costs
+        # a round, and is closed then.
+        connection.settings_dict["CONN_MAX_AGE"] = None
         connection.settings_dict["CONN_HEALTH_CHECKS"] = False
-        connection.close()
+        is_sqlite = connection.vendor == "sqlite"
+        locks.wait_at_most(connection, locks.SUPERVISOR_SQLITE_WAIT_S if is_sqlite else locks.SUPERVISOR_WAIT_S)
         supervisor = Supervisor(host, Cluster())
+        supervisor.is_told_to_leave = lambda: self._is_stopping
         log.info("host=%s supervisor started slots=%s pid=%s", host.name, host.slots, os.getpid())
         try:
             while not self._is_stopping and parent in (None, os.getppid()):
@@ -68,7 +71,7 @@ class Command(BaseCommand):
             return False
         # Should the database hang, the kernel ends this process; recorders and jobs leave by themselves then.
         signal.setitimer(signal.ITIMER_REAL, LEAVE_S)
-        supervisor.leave()
+        supervisor.leave(self._told_s)
         log.info("host=%s supervisor left", host.name)
         return True
 
@@ -101,6 +104,7 @@ class Command(BaseCommand):
 
     def _note(self, *_: Any) -> None:
         self._is_stopping = True
+        self._told_s = self._told_s or time.monotonic()
 
 
 def _running_elsewhere(name: str) -> str:
