@@ -261,8 +261,7 @@ def test_sigterm_ends_a_backup_with_one_sentence(thousand: Path, tmp_path: Path)
     assert os.listdir(folder) == []
 
 
-def test_by_pipe_it_is_copied_from_service_to_service(thousand: Path, tmp_path: Path) -> None:
-    """And a reader that goes away ends it with one sentence."""
+def test_a_reader_that_goes_away_ends_a_backup_with_one_sentence(thousand: Path) -> None:
     with subprocess.Popen(
         [sys.executable, MANAGE, "backup", "-"], cwd=ROOT, env=environment(thousand), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

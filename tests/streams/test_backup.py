@@ -8,6 +8,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from streams.engine import composer, sheet
 from streams.exits import Exit
 from streams.management.commands import backup as backup_command
 from streams.models import Capture, Frame, Host, Stream, Timeline
+from streams.restore import Refused, opened
+from streams.restore import restore as restore_from
 from tests.streams.builders import (
     SECRET,
     URL_WITH_SECRET,
@@ -648,6 +651,22 @@ def test_a_full_disk_is_one_sentence(file: Path, media: Path) -> None:
         back_up(file)
     assert caught.value.returncode == Exit.CANNOT_WRITE
     assert files(file.parent) == []
+
+
+def test_by_standard_input_it_is_the_same(file: Path, media: Path, tmp_path: Path) -> None:
+    """A pipe cannot be read twice: what comes is copied first, and checked before anything is written."""
+    capture = make_finished()
+    back_up(file)
+    data = file.read_bytes()
+    wipe(media)
+    progress = Meanwhile(lambda: None)
+    for sent, is_whole in ((data[:-BLOCK], False), (data, True)):
+        before = files(tmp_path)
+        with opened("-", tmp_path, io.BytesIO(sent)) as copy, nullcontext() if is_whole else pytest.raises(Refused):
+            restore_from(copy, progress)
+        assert Stream.objects.exists() is is_whole
+        assert is_whole or files(tmp_path) == before
+    assert files(media) == all_files(capture)
 
 
 # --- what the docs say --------------------------------------------------------------------------------
