@@ -72,7 +72,7 @@ def test_forty_clients_wait_in_stop(tmp_path: Path, figure: Figure) -> None:
         captures = begin_all(service, camera)
         wait_for(lambda: rows.are_sampled(captures, 0.0), "a sample of each", 90)
         (supervisor,) = service.supervisors()
-        psutil.Process(supervisor).suspend()  # nothing is handed over, so that nothing can be finished
+        pause(psutil.Process(supervisor), tmp_path / "data" / "db.sqlite3")  # so that nothing can be finished
         stops: list[Future[requests.Response]]
         with probed(service.url) as probe:
             stops = [pool.submit(service.stop_once, f"cam-{n}") for n in range(CLIENTS)]
@@ -92,6 +92,22 @@ def test_forty_clients_wait_in_stop(tmp_path: Path, figure: Figure) -> None:
         for capture in captures:  # what the page that refreshes itself becomes
             wait_for(partial(has_grid, service, capture), f"the grid of {capture}")
         assert [service.stop_once(f"cam-{n}").status_code for n in range(CLIENTS)] == [200] * CLIENTS
+
+
+def pause(process: psutil.Process, database: Path) -> None:
+    """Where it holds no lock of SQLite, which everybody would wait for."""
+
+    def is_paused() -> bool:
+        process.suspend()
+        with closing(sqlite3.connect(database, timeout=1, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.resume()
+                return False
+        return True
+
+    wait_for(is_paused, "a pause between two writes")
 
 
 def begin_all(service: Service, camera: ScriptedCamera) -> list[int]:
