@@ -43,7 +43,7 @@ def path() -> Path | None:
 def is_given_up() -> bool:
     """And cannot be made again now. False as well where none was made yet."""
     file = path()
-    return file is not None and file.exists() and not _is_whole(file) and not _has_room(file)
+    return file is not None and _size(file) not in (None, RESERVE_BYTES) and not _has_room(file)
 
 
 def restore() -> bool:
@@ -126,10 +126,15 @@ def _give_up() -> bool:
 
 
 def _is_whole(file: Path) -> bool:
+    return _size(file) == RESERVE_BYTES
+
+
+def _size(file: Path) -> int | None:
+    """In bytes; None if it is not there, or in a folder that this user may not look into."""
     try:
-        return file.stat().st_size == RESERVE_BYTES
+        return file.stat().st_size
     except OSError:
-        return False
+        return None
 
 
 def _private(name: str, flags: int) -> int:

@@ -598,12 +598,15 @@ def came_when_they_say(found: list[Shot], began_at: float) -> None:
 
 @at_once([("jumping_timestamps:3600", "tcp"), ("jumping_timestamps:5", "udp"), ("backward_timestamps:-10", "tcp")])
 def test_a_jump_of_the_clock_moves_no_sample(fault: str, transport: str) -> None:
-    """The clip jumps in second 1: sample 5, or 6."""
+    """The clip jumps in second 1: sample 5, or 6. The jump takes the time between two arrivals, which is longer than
+    a frame on a busy machine: what follows falls due that much earlier."""
     began_at = time.time()
     with ScriptedCamera(SCENE, fault=fault) as camera, watching(camera, transport=transport) as capture:
         report = capture.until(has(8))
     found = shots(report, SCENE)
-    assert indices(found) == [STEP * number for number in range(len(found))]
+    early = [STEP * number - index for number, index in enumerate(indices(found))]
+    assert early[:5] == [0] * 5
+    assert all(0 <= frames < STEP / 2 for frames in early), early
     came_when_they_say(found, began_at)
     begun = [shot.begun_at for shot in found]
     assert max(begun) - min(begun) < LATE_S

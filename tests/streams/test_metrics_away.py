@@ -15,7 +15,7 @@ def test_without_the_database_it_says_so_and_no_more(tmp_path: Path) -> None:
     status, text = answers["/metrics"]
     assert status == 200
     found = told(text)
-    assert set(found) == {"info", "database_up", "broker_up", "storage_free_bytes"}
+    assert set(found) == {"info", "build_info", "database_up", "broker_up", "storage_free_bytes"}
     assert found["database_up"] == found["broker_up"] == {(): 0.0}
 
 

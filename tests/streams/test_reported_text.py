@@ -63,12 +63,6 @@ def test_notices_without_room_are_left_out_whole() -> None:
     assert list(stream.notice_sentences) == list(Notice)
 
 
-def test_a_notice_of_a_newer_version_is_left_out() -> None:
-    capture = make_capture()
-    Stream.objects.filter(pk=capture.stream_id).update(notices="of_tomorrow,frozen")
-    assert list(Stream.objects.get().notice_sentences) == ["frozen"]
-
-
 def test_a_host_name_that_cannot_be_stored_is_changed_and_found_again() -> None:
     name = "north\udcff" + "n" * 200
     first, second = claims.register(name, 1), claims.register(name, 1)

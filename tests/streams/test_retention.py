@@ -86,8 +86,9 @@ def age(path: Path, age_s: float = 2 * HOUR_S) -> None:
 
 
 def age_all(media: Path) -> None:
-    for path in media.rglob("*.jpg"):
-        age(path)
+    for path in media.rglob("*"):
+        if path.is_file():
+            age(path)
 
 
 # --- captures -------------------------------------------------------------------------------------
