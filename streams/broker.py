@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from django.db import Error as DatabaseFailed
+from django.db import close_old_connections
 from django.db.models.functions import Now
 from django_q.brokers import orm, redis_broker
 from django_q.conf import Conf
@@ -70,10 +71,9 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> Any:
-        try:
-            return orm.ORM.get_connection(list_key)
-        except DatabaseFailed:  # a broker can be made while the database is away; each use of it tells
-            return OrmQ.objects.using(Conf.ORM)
+        """The rows of the queue. The original closes connections that are old, here: of a website's request, which is
+        in the middle of its work and would have to open another one."""
+        return OrmQ.objects.using(Conf.ORM)
 
     # The original writes and compares times of this host: what a clock that is ahead has queued would wait for it.
 
@@ -104,6 +104,7 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
 
     def _take(self) -> Any:
         """The next jobs, each for whoever takes it first; after a pause None, if there are none."""
+        close_old_connections()  # one that is broken
         due = self.get_connection().filter(key=self.list_key, lock__lte=Now())
         found = list(due[: Conf.BULK])
         if not found:
