@@ -1,13 +1,15 @@
 """What is said of an error of the database: its disk is full, another session holds a lock, or it is away."""
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 from django.db import OperationalError, connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 from django.test import Client
 from psycopg import errors
 
@@ -93,22 +95,31 @@ def test_a_command_says_the_same_and_that_migrations_may_be_missing() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="a lock of SQLite's")
 def test_a_lock_is_told_as_one(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as other:
-        with connection.cursor() as cursor:
-            cursor.execute("PRAGMA busy_timeout = 10")
-        other.execute("BEGIN IMMEDIATE")
-        try:
+    is_sqlite = connection.vendor == "sqlite"
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout = 10" if is_sqlite else "SET lock_timeout = '10ms'")
+    other = connection.copy()
+    try:
+        with transaction_of(other) as cursor:  # SQLite's is IMMEDIATE: it is the one that writes
+            if not is_sqlite:
+                cursor.execute("LOCK TABLE streams_stream IN EXCLUSIVE MODE")
             for accept in (API, BROWSER):
                 answer = start(client, accept=accept)
                 assert (answer.status_code, answer["Retry-After"]) == (503, "5")
                 assert "database_busy" in answer.content.decode()
                 assert "Another session holds a lock" in answer.content.decode()
-        finally:
-            other.execute("ROLLBACK")
-            with suppress(OperationalError):
-                connection.close()
+    finally:
+        other.close()
+        connection.close()
     (said,) = [record.getMessage() for record in caplog.records if record.name == "streams.middleware"]
     assert said == "POST /start failed: database busy error=OperationalError"
     assert start(client).status_code == 201
+
+
+@contextmanager
+def transaction_of(other: BaseDatabaseWrapper) -> Iterator[CursorWrapper]:
+    other.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
+    with other.cursor() as cursor:
+        yield cursor
+    other.rollback()
