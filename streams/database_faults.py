@@ -38,8 +38,10 @@ BUSY = Fault(
     "database busy",
 )
 
-# Appendix A of PostgreSQL's manual: disk_full; lock_not_available, deadlock_detected, serialization_failure.
-_OF_POSTGRESQL = {"53100": FULL, "55P03": BUSY, "40P01": BUSY, "40001": BUSY}
+# Appendix A of PostgreSQL's manual. Nowhere else in the service is one of these codes, or one of SQLite's.
+_DISK_FULL, _LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED, _SERIALIZATION_FAILURE = "53100", "55P03", "40P01", "40001"
+_OVER_WITH_THE_TRANSACTION = (_DEADLOCK_DETECTED, _SERIALIZATION_FAILURE)
+_OF_POSTGRESQL = {_DISK_FULL: FULL, _LOCK_NOT_AVAILABLE: BUSY} | dict.fromkeys(_OVER_WITH_THE_TRANSACTION, BUSY)
 _OF_SQLITE = {sqlite3.SQLITE_FULL: FULL, sqlite3.SQLITE_BUSY: BUSY, sqlite3.SQLITE_LOCKED: BUSY}
 _MAYBE_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
@@ -54,16 +56,36 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, DiskFull):
         return FULL
     if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the primary one of an extended code
+        code = _sqlite_code(cause)
         return FULL if code in _MAYBE_FULL and _is_disk_full() else _OF_SQLITE.get(code, AWAY)
-    known = _OF_POSTGRESQL.get(str(getattr(cause, "sqlstate", "")), AWAY)
+    known = _OF_POSTGRESQL.get(_sqlstate(cause), AWAY)
     return FULL if known is AWAY and NO_SPACE in str(cause) else known
+
+
+def is_lock(error: BaseException) -> bool:
+    """Whether a lock was not given in time."""
+    cause = error.__cause__ or error
+    return _OF_SQLITE.get(_sqlite_code(cause)) is BUSY or _sqlstate(cause) == _LOCK_NOT_AVAILABLE
+
+
+def is_deadlock(error: BaseException) -> bool:
+    """Whether the transaction lost to another one, and is worth to be done again at once."""
+    return _sqlstate(error.__cause__ or error) in _OVER_WITH_THE_TRANSACTION
 
 
 def sentence(error: BaseException) -> str:
     """For a command, whose user may also have forgotten to migrate."""
     fault = fault_of(error)
     return f"The database is away or not migrated: {str(error).strip()}" if fault is AWAY else fault.words
+
+
+def _sqlstate(cause: BaseException) -> str:
+    return str(getattr(cause, "sqlstate", ""))
+
+
+def _sqlite_code(cause: BaseException) -> int:
+    """The primary one of an extended code."""
+    return int(getattr(cause, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _is_disk_full() -> bool:

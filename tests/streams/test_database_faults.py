@@ -1,5 +1,6 @@
 """What is said of an error of the database: its disk is full, another session holds a lock, or it is away."""
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -112,3 +113,10 @@ def test_a_lock_is_told_as_one(client: Client, caplog: pytest.LogCaptureFixture)
     (said,) = [record.getMessage() for record in caplog.records if record.name == "streams.middleware"]
     assert said == "POST /start failed: database busy error=OperationalError"
     assert start(client).status_code == 201
+
+
+def test_one_module_knows_the_codes_of_the_databases() -> None:
+    codes = re.compile(r"sqlite_errorcode|\bSQLITE_[A-Z]+\b|sqlstate|['\"](40P01|40001|55P03|53100)['\"]")
+    root = Path(database_faults.__file__).parent
+    owners = {path.name for path in root.rglob("*.py") if codes.search(path.read_text())}
+    assert owners == {"database_faults.py"}
