@@ -97,12 +97,12 @@ def test_an_error_says_whether_a_row_or_a_table_is_locked_and_by_whom(impatient:
         with pytest.raises(OperationalError) as row:
             Stream.objects.update(attempt=1)
         assert locks.lock_in(row.value) == locks.Locked("streams_stream", is_row=True)
-        assert "table=streams_stream session=" in locks.row_holder(connection, "streams_stream")
+        assert "table=streams_stream session=" in str(locks.row_holder(connection, "streams_stream"))
     with held(b"LOCK TABLE streams_stream"):
         with pytest.raises(OperationalError) as table:
             Stream.objects.count()
         assert locks.lock_in(table.value) == locks.Locked()
-        assert "table=streams_stream session=" in locks.locked_tables(connection)
+        assert "table=streams_stream session=" in str(locks.locked_tables(connection))
     with pytest.raises(OperationalError) as other, connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = '1ms'; SELECT pg_sleep(1)")
     assert locks.lock_in(other.value) is None
