@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
@@ -19,8 +20,9 @@ from pytest_django import Settings
 from rtspsite.object_store import ObjectStore
 from streams import services
 from streams.engine import sheet
+from streams.engine.report import Report
 from streams.models import Capture, Stream
-from tests.streams.builders import files, make_capture, record
+from tests.streams.builders import files, make_capture, make_claim, make_picture, make_report, record
 from tests.streams.test_storage import Store, one_store, pictures, store
 
 __all__ = ("one_store", "pictures", "store")  # fixtures
@@ -139,6 +141,43 @@ def test_a_storage_that_goes_while_it_is_read_costs_no_picture(media: Path, monk
         with pytest.raises(OSError):  # noqa: PT011
             services.finish(capture.pk)
     assert Capture.objects.get().finished_at is None
+
+
+def test_last_pictures_that_cannot_be_written_are_given_up_after_ten_minutes(
+    media: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not those of a capture that goes on, nor while the storage takes nothing at all."""
+    capture = make_capture(count=2)
+    claim, base = make_claim(capture), services.Totals()
+    (media / "frames").mkdir(parents=True)
+    (media / f"frames/{capture.pk}").touch()
+    running = make_report(make_picture())
+    last = replace(running, is_final=True)
+    services.stop(capture.stream)
+
+    def is_refused(report: Report) -> bool:
+        try:
+            services.checkpoint(claim, base, report)
+        except OSError:
+            return True
+        return False
+
+    assert is_refused(last)
+    eleven_minutes_pass(capture)
+    assert is_refused(running)
+    (media / "frames").rename(media / "away")
+    (media / "frames").touch()
+    assert is_refused(last)
+    (media / "frames").unlink()
+    (media / "away").rename(media / "frames")
+    assert Capture.objects.get().error_code == ""
+    assert not is_refused(last)
+    assert f"capture={capture.pk} pictures given up count=1 error=" in caplog.text
+    services.hand_over(claim)
+    assert services.finish(capture.pk)
+    capture.refresh_from_db()
+    assert (capture.error_code, capture.frames.count(), capture.stream.captures.count()) == ("picture_lost", 0, 1)
+    assert Stream.objects.get().error_code == "picture_lost"
 
 
 # --- the grid -------------------------------------------------------------------------------------
