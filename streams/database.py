@@ -61,6 +61,16 @@ def after_commit(event: Callable[[], object]) -> None:
     transaction.on_commit(event, robust=True)
 
 
+def may_be_idle() -> None:
+    """In a transaction: the server does not end it however long this process or its disk takes between statements.
+
+    For a backup and a restore, which write to a pipe or read from one: what they hold keeps no capture waiting.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+
+
 class Clock:
     """The database's time, asked for once in CLOCK_S. Between two answers the monotonic clock of this host goes on.
 
