@@ -994,12 +994,13 @@ def _delete(file: FieldFile) -> None:
 
 
 def _delete_names(storage: Storage, names: Iterable[str]) -> None:
-    """What cannot be deleted now is litter, not a loss."""
+    """What cannot be deleted now is litter, not a loss. A read-only disk refuses for what is not there, too."""
     for name in names:
         try:
             storage.delete(name)
         except OSError as error:
-            log.warning("file=%s could not be deleted error=%s", name, error.strerror)
+            if not isinstance(storage, FileSystemStorage) or os.path.lexists(storage.path(name)):
+                log.warning("file=%s could not be deleted error=%s", name, error.strerror)
         except Exception:  # each storage has errors of its own
             log.warning("file=%s could not be deleted", name, exc_info=True)
 

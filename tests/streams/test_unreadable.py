@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
+from django.core.files.storage import FileSystemStorage
 from django.db.models.functions import Now
 from django.test import Client
 from pytest_django import Settings
@@ -178,6 +179,25 @@ def test_last_pictures_that_cannot_be_written_are_given_up_after_ten_minutes(
     capture.refresh_from_db()
     assert (capture.error_code, capture.frames.count(), capture.stream.captures.count()) == ("picture_lost", 0, 1)
     assert Stream.objects.get().error_code == "picture_lost"
+
+
+def test_a_read_only_disk_is_no_line_for_each_picture_that_it_did_not_take(
+    media: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It refuses to delete a file that is not there, too."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    capture = make_capture()
+    record(capture, frames=1)
+    monkeypatch.setattr(FileSystemStorage, "_save", refuse)
+    monkeypatch.setattr(FileSystemStorage, "delete", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        services.checkpoint(make_claim(capture), services.Totals(), make_report(make_picture(7)))
+    assert "could not be deleted" not in caplog.text
+    services._delete_files(capture.frames.all())
+    assert caplog.text.count("could not be deleted error=Read-only") == 1
 
 
 # --- the grid -------------------------------------------------------------------------------------
