@@ -13,7 +13,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import DataError, IntegrityError, InternalError, close_old_connections, connection
 from django.db import Error as DatabaseFailed
 
-from . import claims, locks, queries, services
+from . import claims, database_faults, locks, queries, services
 from .claims import Claim, ClaimLost
 from .cluster import Cluster
 from .engine.backoff import HEALTHY_S, Backoff
@@ -615,10 +615,15 @@ class Supervisor:
             return
         if not self._trouble:
             words = " ".join(str(error).split())[:300]
-            log.error("host=%s database away error=%s words=%r", self.host.name, type(error).__name__, words)
+            event = database_faults.FULL.event if _is_full(error) else database_faults.AWAY.event
+            log.error("host=%s %s error=%s words=%r", self.host.name, event, type(error).__name__, words)
             self._trouble = "away"
         if not connection.in_atomic_block:
             connection.close()  # the next one may reach a server that took over
+
+
+def _is_full(error: DatabaseFailed) -> bool:
+    return database_faults.fault_of(error) is database_faults.FULL
 
 
 def _name_of(capture_id: int) -> str:
