@@ -61,6 +61,15 @@ def _make(path: Path, fresh: str) -> None:
         os.unlink(name)
 
 
+def are_alone_in(folder: Path) -> bool:
+    """True if the folder holds nothing but keys: no service has started there, and no database was made."""
+    return {path.name for path in folder.iterdir()} <= {SECRET_KEY, CREDENTIALS_KEY}
+
+
+def holds(path: Path, key: str) -> bool:
+    return path.exists() and path.read_text().strip() == key
+
+
 def replace(path: Path, key: str) -> None:
     """The file holds this key from then on; a crash leaves the old one or the new one. Raises OSError."""
     handle, name = tempfile.mkstemp(dir=path.parent)  # mode 0600

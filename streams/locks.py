@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.apps import apps
@@ -113,6 +114,8 @@ def limit_waits(connection: BaseDatabaseWrapper) -> None:
 
 def locked_tables(connection: BaseDatabaseWrapper) -> Holder:
     """The tables that another session keeps everybody out of, or is about to, and which session: for the log."""
+    if connection.vendor != "postgresql":  # SQLite locks its file, and does not tell for whom
+        return Holder("file=%s", (Path(str(connection.settings_dict["NAME"])).name,))
     return _first(_holders(connection, _tables(), _KEEPS_OUT))
 
 

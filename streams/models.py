@@ -201,6 +201,11 @@ class Capture(CaptureSettings):
     def is_finished(self) -> bool:
         return self.finished_at is not None
 
+    @property
+    def has_service_error(self) -> bool:
+        """True if the last error is about the service's files or a restore. All others are about the camera."""
+        return self.error_code in ("picture_unreadable", "no_grid", "restored")
+
 
 class Frame(models.Model):
     """A sample on the leaderboard, saved. `score` is its brightness, 0 to 255."""

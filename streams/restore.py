@@ -2,11 +2,12 @@
 
 1. Read the manifest, look at the database and the storage: refuse early.
 2. Read the whole file once and check all of it. Nothing was written until here.
-3. Write the pictures. They count for nothing without rows.
+3. Write the keys if the service has none in use, then the pictures. They count for nothing without rows.
 4. Write all rows in one transaction.
 5. Finish the captures that were in progress: their grids are made.
 
-A restore that dies before the end of 4 has left pictures alone. Another one of the same file takes them for its own.
+A restore that dies before the end of 4 has left nothing but keys and pictures. Another one of the same file takes
+them for its own.
 """
 
 import hashlib
@@ -45,7 +46,7 @@ MAX_ROW_BYTES = 16 << 20  # a capture of a hundred frames has 100 kB, its timeli
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_KEYS_BYTES = 64 << 10
 ERROR_CODE = "restored"
-ERROR_TEXT = "It was in progress when the backup was made. The restore ended it."
+ERROR_TEXT = "The capture was in progress when the backup was made. The restore stopped it."
 NAMED = 3
 _FOLDERS = ("frames", "grids")
 
@@ -108,13 +109,13 @@ def restore(file: IO[bytes], progress: Progress, *, is_resuming: bool = False) -
         _check_database()
         stored = _stored_names()
         totals, found_keys = _verify(file, set(stored), progress)
-        call_command("prepare")
         found = Restored(totals, manifest["made_at"], manifest["database"], found_keys is not None)
+        new_key = _write_keys(found_keys, found) if found_keys else None  # before the database is made
+        call_command("prepare")
         _write_pictures(file, totals, stored, progress)
-        new_key = _write_keys(found_keys, found) if found_keys else None
         ids = _write_rows(file, manifest, found_keys, new_key, found, progress, is_resuming)
     except (tape.NotATape, BadRow) as error:
-        raise Refused(f"This backup cannot be restored. {error}") from None
+        raise Refused(f"This file cannot be restored. {error}") from None
     except OSError as error:
         raise Refused(f"The backup or the storage of the pictures cannot be read: {error.strerror}.") from None
     found.in_progress = len(ids)
@@ -396,11 +397,13 @@ def _write_keys(found: _Keys, restored: Restored) -> str | None:
     ours = ((keys.SECRET_KEY, found.secret_key, settings.SECRET_KEY),
             (keys.CREDENTIALS_KEY, found.credentials_keys[0], settings.CREDENTIALS_KEYS[0]))  # fmt: skip
     new_key = None
+    are_unused = keys.are_alone_in(folder)
     for name, key, present in ours:
         path = folder / name
         if key == present:
             continue
-        if path in keys.made_here:  # by this process, a moment ago: nothing was ever encrypted or signed with it
+        # Nothing was ever encrypted or signed with a key of this process, or of an earlier restore that was refused.
+        if path in keys.made_here or (are_unused and keys.holds(path, present)):
             keys.replace(path, key)
             restored.written_keys.append(name)
             new_key = key if name == keys.CREDENTIALS_KEY else new_key

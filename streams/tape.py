@@ -92,14 +92,19 @@ class Reader:
 
     def __iter__(self) -> Iterator[Member]:
         """Raises NotATape where the file ends early, goes on after its end, or holds anything but plain files."""
-        moment_s = None
+        moment_s: int | None = None
         while True:
             self._finish()
             self.sha256 = self._hash.hexdigest()
             header = self._take(BLOCK_BYTES)
             if not any(header):
                 break
-            member = _member(header)
+            try:
+                member = _member(header)
+            except NotATape:
+                if moment_s is None:
+                    raise NotATape("It is not a backup of this service, or its beginning is damaged.") from None
+                raise
             if moment_s not in (None, member.moment_s):
                 raise NotATape(f"{member.name} has another time than the rest.")
             moment_s = member.moment_s

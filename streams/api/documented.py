@@ -37,7 +37,9 @@ _ERRORS = {
         "The body must be JSON, with the header Content-Type: application/json.",
     ),
     503: (
-        "The database is away. What is being captured goes on meanwhile.",
+        "The service cannot answer now: `database_away`, `database_busy` (another session holds a lock), "
+        "`storage_full` (the database's disk is full) or `busy` (all requests that the website can answer wait). "
+        "Try again after `Retry-After` seconds. Captures go on meanwhile.",
         "database_away",
         "The database is away: try again in a moment. What is being captured goes on meanwhile.",
     ),
@@ -46,7 +48,10 @@ _GOOD = {
     "ok": (200, "As asked."),
     "running": (200, "It was running already."),
     "created": (201, "It is there now."),
-    "unfinished": (202, "It is not finished after 10 s: ask for the capture a little later."),
+    "unfinished": (
+        202,
+        "It is not finished after 10 s, or many clients wait for a grid already: ask for the capture a little later.",
+    ),
     "gone": (204, "It is gone."),
     "too_few": (409, "Fewer frames than were asked for: those that there are."),
 }

@@ -95,7 +95,11 @@ class Capture(BaseModel):
     code: Code = Field(description="How it stands: as /stop tells it.")
     message: str = Field(examples=["The 9 brightest of 59 samples."])
     ending: Ending | None = Field(description="Why it is over; null before.")
-    error: Problem | None = Field(description="The last thing that went wrong, also if it went on after it.")
+    error: Problem | None = Field(
+        description="The last error, also if the capture went on after it. All codes but these are about the camera: "
+        "`picture_unreadable` (pictures could not be read, and are not in the grid), `no_grid` (it could not be made "
+        "or written) and `restored` (a restore stopped the capture)."
+    )
     started_at: Moment
     stop_requested_at: Moment | None
     finished_at: Moment | None

@@ -150,6 +150,7 @@ def test_on_a_full_disk_all_that_makes_room_works(tmp_path: Path) -> None:
         nothing_was_lost(rows, [second, fourth])
         check_files(rows, disk.folder / "media")
         assert service.log.count("storage full: the reserve is given up") == 1
+        assert "database away" not in service.log
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------

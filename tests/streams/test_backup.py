@@ -197,7 +197,7 @@ def test_what_was_in_progress_is_stopped_and_finished(file: Path, media: Path) -
     queued = make_capture("rtsp://camera.example/queued", name="queued")
     back_up(file)
     wipe(media)
-    assert "in progress: 2; they are stopped" in restore(file)
+    assert "in progress at the backup: 2. They are stopped." in restore(file)
     found = Capture.objects.get(pk=capture.pk)
     assert (found.is_finished, found.ending, found.error_code) == (True, "stopped", "restored")
     assert "in progress when the backup was made" in found.error_text
@@ -233,7 +233,7 @@ def test_a_signal_after_the_rows_leaves_grids_to_the_supervisor(file: Path, medi
     back_up(file)
     wipe(media)
     with patch.object(services, "finish", side_effect=KeyboardInterrupt):
-        assert "Grids that were not made: 1" in restore(file)
+        assert "Grids not made yet: 1" in restore(file)
     [candidate] = queries.unclaimed().to_finish
     assert services.finish(candidate.capture_id)
 
@@ -329,8 +329,8 @@ def test_with_keys_the_passwords_are_for_the_key_that_there_is(file: Path, media
     settings.CREDENTIALS_KEYS = [Fernet.generate_key().decode()]
     settings.SECRET_KEY = "x" * 50
     said = restore(file)
-    assert "another SECRET_KEY" in said
-    assert "encrypted anew" in said
+    assert "keeps its own SECRET_KEY" in said
+    assert "encrypted the passwords again" in said
     assert "cannot be read" not in said
     assert Stream.objects.get().address.password == SECRET
 
@@ -349,6 +349,36 @@ def test_keys_are_written_where_this_process_had_to_make_them(
     assert (keys.secret_key(settings.DATA_DIR), keys.credentials_key(settings.DATA_DIR)) == was
     assert {path.stat().st_mode & 0o777 for path in settings.DATA_DIR.glob("*_key")} == {0o600}
     settings.CREDENTIALS_KEYS = [was[1]]
+    assert Stream.objects.get().address.password == SECRET
+
+
+def test_a_file_that_was_refused_first_costs_no_keys(
+    file: Path, media: Path, settings: Settings, tmp_path: Path
+) -> None:
+    make_finished(URL_WITH_SECRET)
+    was = configured.SECRET_KEY, configured.CREDENTIALS_KEYS[0]
+    back_up(file, "--with-keys")
+    wipe(media)
+    settings.DATA_DIR = tmp_path / "fresh"
+    settings.SECRET_KEY = keys.secret_key(settings.DATA_DIR)
+    settings.CREDENTIALS_KEYS = [keys.credentials_key(settings.DATA_DIR)]
+    keys.made_here.clear()  # the process that was refused had made them
+    assert "written to DATA_DIR: secret_key, credentials_key" in restore(file)
+    assert (keys.secret_key(settings.DATA_DIR), keys.credentials_key(settings.DATA_DIR)) == was
+
+
+def test_keys_beside_anything_else_stay(file: Path, media: Path, settings: Settings, tmp_path: Path) -> None:
+    make_finished(URL_WITH_SECRET)
+    back_up(file, "--with-keys")
+    wipe(media)
+    settings.DATA_DIR = tmp_path / "used"
+    settings.SECRET_KEY = keys.secret_key(settings.DATA_DIR)
+    settings.CREDENTIALS_KEYS = [keys.credentials_key(settings.DATA_DIR)]
+    keys.made_here.clear()
+    (settings.DATA_DIR / "prepare.lock").touch()
+    was = settings.SECRET_KEY, settings.CREDENTIALS_KEYS[0]
+    assert "keeps its own key for the cameras' passwords" in restore(file)
+    assert (keys.secret_key(settings.DATA_DIR), keys.credentials_key(settings.DATA_DIR)) == was
     assert Stream.objects.get().address.password == SECRET
 
 
@@ -639,7 +669,7 @@ def test_what_was_there_before_stays_if_the_backup_fails(file: Path, media: Path
     def fail() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(CommandError, match="was not written") as caught:
+    with pytest.raises(CommandError, match="No file was written") as caught:
         back_up_meanwhile(file, fail)
     assert caught.value.returncode == Exit.KILLED
     assert files(file.parent) == ["all.tar"]

@@ -24,6 +24,7 @@ from streams.engine import sheet
 from streams.engine.report import Report
 from streams.models import Capture, Stream
 from tests.streams.builders import files, make_capture, make_claim, make_picture, make_report, record
+from tests.streams.html import read
 from tests.streams.test_storage import Store, one_store, pictures, store
 
 __all__ = ("one_store", "pictures", "store")  # fixtures
@@ -96,7 +97,22 @@ def test_the_page_of_the_capture_says_what_is_missing(client: Client, media: Pat
     (media / str(capture.frames.get(number=2).image.name)).unlink()
     eleven_minutes_pass(capture)
     services.finish(capture.pk)
-    assert "1 of 4 pictures could not be read" in client.get(f"/captures/{capture.pk}/").content.decode()
+    page = read(client.get(f"/captures/{capture.pk}/").content.decode()).text
+    assert (
+        page.count("1 of 4 pictures could not be read and is not in the grid.") == 2
+    )  # at the top, and how it ended
+    assert "The last" not in page  # it is not about the camera
+
+
+def test_the_page_of_a_capture_without_a_grid_says_why(client: Client, media: Path) -> None:
+    capture = stopped()
+    shutil.rmtree(media / f"frames/{capture.pk}")
+    (media / f"frames/{capture.pk}").touch()
+    eleven_minutes_pass(capture)
+    services.finish(capture.pk)
+    page = read(client.get(f"/captures/{capture.pk}/").content.decode()).text
+    assert "4 of 4 pictures could not be read" in page
+    assert "grid of this capture is gone" not in page
 
 
 def test_a_folder_of_frames_that_is_none_costs_the_grid_and_not_the_end(media: Path) -> None:

@@ -59,7 +59,7 @@ class Command(BaseCommand):
             raise CommandError(f"The database is away or not migrated: {str(error).strip()}") from None
         except KeyboardInterrupt:
             raise CommandError(
-                "Ended before the backup was whole: it was not written.", returncode=Exit.KILLED
+                "Interrupted before the backup was complete. No file was written.", returncode=Exit.KILLED
             ) from None
         finally:
             bars.close()
@@ -68,7 +68,7 @@ class Command(BaseCommand):
     def _make(self, file: str, bars: Bars, with_keys: bool) -> backup.Made:
         if file == "-":
             if sys.stdout.isatty():
-                raise CommandError("A backup is not shown at a terminal: name a file, or send it to one.")
+                raise CommandError("A backup is not written to a terminal. Name a file, or redirect the output.")
             return backup.make(_StandardOutput(), Path(settings.DATA_DIR), bars, has_keys=with_keys)
         path = Path(file)
         whole_file.check(path)
@@ -89,9 +89,9 @@ class Command(BaseCommand):
         else:
             tell(
                 stream,
-                "The keys are not in it. Keep secret_key and credentials_key of DATA_DIR, or what SECRET_KEY and "
-                "CREDENTIALS_KEYS are set to, in another place: without them the cameras' passwords have to be given "
-                "again.",
+                "The keys are not in it. Keep them in another place: secret_key and credentials_key of DATA_DIR, or "
+                "the values of SECRET_KEY and CREDENTIALS_KEYS. Without them you have to enter the cameras' "
+                "passwords again.",
             )
         if made.evicted or made.deleted:
             tell(

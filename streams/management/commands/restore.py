@@ -58,7 +58,9 @@ class Command(BaseCommand):
         except DatabaseError as error:
             raise CommandError(f"The database is away: {str(error).strip()}") from None
         except KeyboardInterrupt:
-            raise CommandError("Ended before all was restored: run it again.", returncode=Exit.KILLED) from None
+            raise CommandError(
+                "Interrupted before all was restored. Run the command again.", returncode=Exit.KILLED
+            ) from None
         finally:
             bars.close()
         for line in _lines(restored, options["resume"]):
@@ -68,39 +70,41 @@ class Command(BaseCommand):
 def _lines(restored: restore.Restored, is_resuming: bool) -> list[str]:
     totals = restored.totals
     lines = [
-        f"Restored {totals['streams']} streams, {totals['captures']} captures and {totals['pictures']} pictures of "
-        f"{restored.made_at} ({restored.database})."
+        f"Restored {totals['streams']} streams, {totals['captures']} captures and {totals['pictures']} pictures. "
+        f"The backup was made at {restored.made_at} with {restored.database}."
     ]
     if restored.in_progress and is_resuming:
-        lines.append(f"Captures that were in progress: {restored.in_progress}; they go on when the service starts.")
+        lines.append(
+            f"Captures in progress at the backup: {restored.in_progress}. They go on when the service starts."
+        )
     elif restored.in_progress:
-        lines.append(f"Captures that were in progress: {restored.in_progress}; they are stopped.")
+        lines.append(f"Captures in progress at the backup: {restored.in_progress}. They are stopped.")
     if restored.unfinished:
-        lines.append(f"Grids that were not made: {restored.unfinished}; the service makes them when it runs.")
+        lines.append(f"Grids not made yet: {restored.unfinished}. The service makes them when it starts.")
     return lines + list(_key_lines(restored))
 
 
 def _key_lines(restored: restore.Restored) -> list[str]:
     if not restored.has_keys:
-        lines = ["The keys are not in the backup: links that were signed before need its SECRET_KEY."]
+        lines = ["The keys are not in the backup. Links signed before it are valid only with the same SECRET_KEY."]
     elif restored.written_keys:
-        lines = [f"The keys are in the backup, and were written to DATA_DIR: {', '.join(restored.written_keys)}."]
+        lines = [f"The keys of the backup were written to DATA_DIR: {', '.join(restored.written_keys)}."]
     else:
-        lines = ["The keys are in the backup; none had to be written."]
+        lines = ["The keys are in the backup. None of them was written."]
     if keys.SECRET_KEY in restored.other_keys:
         lines.append(
-            "This service has another SECRET_KEY, from the environment or from DATA_DIR, which stays: links that "
-            "were signed before open with SECRET_KEY_FALLBACKS set to the backup's: tar -xOf FILE keys/secret_key"
+            "This service keeps its own SECRET_KEY. For links signed before the backup, set SECRET_KEY_FALLBACKS to "
+            "what this prints: tar -xOf FILE keys/secret_key"
         )
     if keys.CREDENTIALS_KEY in restored.other_keys:
         lines.append(
-            "This service has another key for the cameras' passwords, from the environment or from DATA_DIR, which "
-            "stays: the passwords were encrypted anew with it."
+            "This service keeps its own key for the cameras' passwords. The restore encrypted the passwords again "
+            "with that key."
         )
     if restored.sealed:
         lines.append(
-            f"The passwords of {restored.sealed} streams cannot be read with the keys of this service: bring the key "
-            "of the service that they came from (CREDENTIALS_KEYS, or credentials_key of its DATA_DIR), or give the "
-            "passwords again."
+            f"The passwords of {restored.sealed} streams cannot be read with the keys of this service. Add the key "
+            "of the service that made the backup (its CREDENTIALS_KEYS, or credentials_key of its DATA_DIR) to "
+            "CREDENTIALS_KEYS, or enter the passwords again."
         )
     return lines
