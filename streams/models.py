@@ -204,7 +204,7 @@ class Capture(CaptureSettings):
     @property
     def has_service_error(self) -> bool:
         """True if the last error is about the service's files or a restore. All others are about the camera."""
-        return self.error_code in ("picture_unreadable", "no_grid", "restored")
+        return self.error_code in ("picture_unreadable", "picture_lost", "no_grid", "restored")
 
 
 class Frame(models.Model):

@@ -256,7 +256,7 @@ class Supervisor:
         limit_s = (time.monotonic() if told_s is None else told_s) + HOST_LEAVE_S
         while self._recorders and time.monotonic() < limit_s:
             self._try(self._hear)
-            self.wait()
+            self._try(self.wait)
         for capture_id, recorder in list(self._recorders.items()):
             _log(recorder, logging.ERROR, "ended unsaved: what came since the last checkpoint is lost")
             self._end(capture_id)

@@ -44,6 +44,30 @@ def test_a_supervisor_ends_in_time_while_a_process_holds_sqlite(tmp_path: Path, 
     assert "Traceback" not in log_of()
 
 
+def test_a_file_that_was_put_aside_is_noticed(tmp_path: Path) -> None:
+    """What is written goes where the name leads, and the log says so where that is nowhere."""
+    file, aside = tmp_path / "data" / "db.sqlite3", tmp_path / "aside"
+    prepare_sqlite(file)
+    aside.mkdir()
+
+    def log_of() -> str:
+        return (tmp_path / "log").read_text()
+
+    def move(source: Path, target: Path) -> None:
+        for path in [target / f"{file.name}{end}" for end in ("", "-wal", "-shm")]:
+            path.unlink(missing_ok=True)
+            if (source / path.name).exists():
+                (source / path.name).rename(path)
+
+    with managing(tmp_path, "supervise"):
+        until(lambda: "supervisor started" in log_of(), 60)
+        move(file.parent, aside)
+        until(lambda: "database away" in log_of(), 60)
+        move(aside, file.parent)
+        until(lambda: "database back" in log_of(), 60)
+    assert log_of().count("database away") == 1
+
+
 # --- the log ----------------------------------------------------------------------------------------
 
 

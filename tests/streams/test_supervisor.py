@@ -665,6 +665,23 @@ def test_the_next_supervisor_goes_on_where_the_last_one_left(
     assert min(score for _, score in frames_of(capture)) >= min(score for _, score in board)
 
 
+def test_one_whose_name_is_taken_while_it_leaves_ends_its_recorders_all_the_same(
+    camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each heartbeat says so, also one between two rounds, when a recorder has something to say."""
+    monkeypatch.setattr(supervisor, "HOST_LEAVE_S", 1.0)
+    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.0)
+    make_capture(camera.url, interval_s=INTERVAL_S)
+    run(north, lambda: status() == "capturing")
+    (pid,) = pids(north)
+    Host.objects.update(epoch=F("epoch") + 1)
+    monkeypatch.setattr(north, "_listen", lambda wait_s: True)
+    north.leave()
+    assert is_gone(pid)
+    assert isinstance(north.cluster, NoCluster)
+    assert north.cluster.told[-2:] == ["stop", "join"]
+
+
 def test_a_recorder_that_hangs_does_not_keep_a_supervisor_from_leaving(
     camera: ScriptedCamera, north: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 DATABASE_WAIT_S = 60.0
 LEAVE_S = 12.0
-FILE_S = 10
+FILE_S = 5
 ALIVE_WAIT_S = claims.GAP_S + 2 * claims.HEARTBEAT_S
 
 
