@@ -29,7 +29,7 @@ class Places:
         self._change = threading.Condition()
 
     def take(self) -> bool:
-        """Whether there was a place, or one became free while others did."""
+        """Return True if a place was free, or became free while others did."""
         with self._change:
             while self.taken >= self._count:
                 left_s = self._moved_s + STUCK_S - self._clock()

@@ -1,4 +1,4 @@
-"""What an error of the database means for the one who asked: it is away, its disk is full, or a lock is held."""
+"""What a database error means for a client: the database is away, its disk is full, or a lock is held."""
 
 import os
 import sqlite3
@@ -45,11 +45,11 @@ _MAYBE_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
 class DiskFull(OperationalError):
-    """There is room left, but it is kept for what makes room."""
+    """The room that is left is reserved for calls that make room."""
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Of an OperationalError or InterfaceError of Django's, which has the driver's own as its cause."""
+    """Classify an OperationalError or InterfaceError by the driver's error, which is its cause."""
     cause = error.__cause__ or error
     if isinstance(error, DiskFull):
         return FULL

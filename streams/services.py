@@ -813,7 +813,7 @@ def _fence(capture: Capture) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _LeftOut:
-    """What a finished capture lacks, as it is said on its page."""
+    """What a finished capture lacks, as its page shows it."""
 
     code: str
     words: str
