@@ -16,6 +16,9 @@ from django.conf import settings
 STUCK_S = 2.0  # a probe usually waits for 3 to 5 s
 PROBES = ("/livez", "/readyz", "/metrics")  # each answers in bounded time, whatever hangs
 
+# A page that says `busy` needs these, too. They fit into a socket's buffer, so no slow client holds a thread for one.
+FILES = tuple(f"/static/streams/{name}" for name in ("site.css", "site.js", "icon.svg"))
+
 # A /stop that waits for its grid does nothing but wait: half of the places are for pages and other calls.
 WAITERS = threading.BoundedSemaphore(settings.WEB_THREADS // 2)
 

@@ -79,7 +79,8 @@ class Capacity:
         self._said_s = -math.inf
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if request.path_info in capacity.PROBES:
+        is_file = request.path_info in capacity.FILES and request.method in ("GET", "HEAD")
+        if is_file or request.path_info in capacity.PROBES:
             return self._get_response(request)
         places = capacity.PLACES
         if not places.take():
