@@ -972,6 +972,8 @@ def _delete_names(storage: Storage, names: Iterable[str]) -> None:
     for name in names:
         try:
             storage.delete(name)
+        except NotADirectoryError:
+            pass  # a file is in the place of its folder, so it is not there
         except OSError as error:
             log.warning("file=%s could not be deleted error=%s", name, error.strerror)
         except Exception:  # each storage has errors of its own
