@@ -353,6 +353,8 @@ LOGGING = {
         "streams": {"level": LOG_LEVEL},
         "django.server": {"handlers": ["access"], "level": "INFO", "propagate": False},
         "django-q": {"level": "WARNING", "filters": ["database"]},
+        # What is done after a commit and fails: on a full disk a job that cannot be queued.
+        "django.db.backends.base": {"level": "WARNING", "filters": ["database"]},
         "axes": {"level": "ERROR"},  # streams/sign_in.py says what happens
         "django.request": {"level": "ERROR"},  # wrong input is answered, not logged
         "django.security.csrf": {"level": "ERROR"},  # nor is a POST to what takes none: anybody can send it all day

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
-from django.db import InterfaceError, OperationalError
+from django.db import Error as DatabaseFailed
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
@@ -72,7 +72,7 @@ def _name(request: HttpRequest) -> str:
     try:
         user = _user(request)
         return user.get_username() if user.is_authenticated else ""
-    except (OperationalError, InterfaceError):
+    except DatabaseFailed:
         return ""
 
 

@@ -33,7 +33,7 @@ from django.db import connection, transaction
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
-from . import backup_rows, tape
+from . import backup_rows, database, tape
 from .backup_rows import Row
 from .models import Capture
 
@@ -120,6 +120,7 @@ def snapshot() -> Iterator[None]:
             if connection.vendor == "postgresql":
                 with connection.cursor() as cursor:
                     cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            database.may_be_idle()
             yield
     finally:
         if connection.vendor == "sqlite":

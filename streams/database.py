@@ -24,11 +24,11 @@ from typing import ParamSpec, TypeVar
 from django.db import Error as DatabaseFailed
 from django.db import OperationalError, connection, transaction
 
+from . import database_faults
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# SQLSTATE of PostgreSQL: deadlock_detected, serialization_failure.
-_RETRIED = ("40P01", "40001")
 # PostgreSQL finds a deadlock after a second and ends one of the two: the other one is through by then.
 PAUSES_S = (0.05, 0.2, 0.5, 1.0)
 # The database is asked for the time again after this: a step of its clock is seen that late.
@@ -48,7 +48,7 @@ def retried(work: Callable[P, T]) -> Callable[P, T]:
             try:
                 return work(*args, **kwargs)
             except OperationalError as error:
-                if connection.in_atomic_block or not is_deadlock(error):
+                if connection.in_atomic_block or not database_faults.is_deadlock(error):
                     raise
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
         return work(*args, **kwargs)
@@ -56,13 +56,19 @@ def retried(work: Callable[P, T]) -> Callable[P, T]:
     return tried
 
 
-def is_deadlock(error: BaseException) -> bool:
-    return getattr(error.__cause__, "sqlstate", None) in _RETRIED
-
-
 def after_commit(event: Callable[[], object]) -> None:
     """Run `event` once the outermost transaction is committed; never if it is rolled back. Its errors are logged."""
     transaction.on_commit(event, robust=True)
+
+
+def may_be_idle() -> None:
+    """In a transaction: the server does not end it however long this process or its disk takes between statements.
+
+    For a backup and a restore, which write to a pipe or read from one: what they hold keeps no capture waiting.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 class Clock:

@@ -5,7 +5,7 @@ import logging
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
-from . import retention, services
+from . import database_faults, retention, services
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,16 @@ def _left_to_the_tick(job: str, capture_id: int, error: Exception) -> str:
 
 
 def prune(after: int = 0) -> str:
-    """Remove what is to go, for half a minute; the next job goes on, with the files of captures after that one."""
-    pruned = retention.prune_in_turns(after)
+    """Remove what is to go, for half a minute; the next job goes on, with the files of captures after that one.
+
+    One that meets a lock, or no database, is tried again in a minute: the daily one would come a day later.
+    """
+    try:
+        pruned = retention.prune_in_turns(after)
+    except (OperationalError, InterfaceError) as error:
+        retention.put_off(after)
+        fault = database_faults.fault_of(error)
+        log.warning("prune put off again_s=%s error=%s", retention.PUT_OFF_S, fault.code)
+        return f"put off: {fault.words}"
     files = pruned.capture_files.count + pruned.unknown_files.count
     return f"{pruned.captures} captures and {files} files removed{'' if pruned.is_complete else ', more to do'}"

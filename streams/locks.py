@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from django.apps import apps
-from django.db import DatabaseError, Error
+from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from . import database_faults
 
 # Of a website's thread, a job or a command. A request that waits longer is answered with 503; nobody queues for good.
 WAIT_S = 3.0
@@ -21,9 +23,6 @@ SUPERVISOR_SQLITE_WAIT_S = 2.0
 LEAVING_SQLITE_WAIT_S = 0.5
 _KEY = "LOCK_WAIT_S"
 
-_LOCK_NOT_AVAILABLE = "55P03"
-_LOST_TO_ANOTHER = ("40001", "40P01")  # a serialization failure, a deadlock: both are over with the transaction
-_SQLITE_LOCKED = (5, 6)  # SQLITE_BUSY and SQLITE_LOCKED, also in the last byte of an extended code
 _TUPLE = re.compile(r"\(\d+,\d+\)")  # the message around it is in the server's language
 _KEEPS_OUT = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 _READS = "AccessShareLock"
@@ -46,14 +45,27 @@ class Locked:
     is_row: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock, for the log: a format string with keys, and its arguments."""
+
+    format: str = "table=%s"
+    values: tuple[object, ...] = ("?",)
+
+    @classmethod
+    def of(cls, tables: Iterable[str], session: int, program: str, transaction_s: int) -> "Holder":
+        words = "table=%s session=%s program=%r transaction_s=%s"
+        return cls(words, (",".join(sorted(set(tables))), session, program, transaction_s))
+
+    def __str__(self) -> str:
+        return self.format % self.values
+
+
 def lock_in(error: BaseException) -> Locked | None:
     """The lock that this error tells of; None if it tells of something else."""
-    cause = error.__cause__ or error
-    if (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in _SQLITE_LOCKED:
-        return Locked()
-    if getattr(cause, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+    if not database_faults.is_lock(error):
         return None
-    context = getattr(getattr(cause, "diag", None), "context", None) or ""
+    context = getattr(getattr(error.__cause__ or error, "diag", None), "context", None) or ""
     # Only who waits for a row is told where: "while updating tuple (0,1) in relation ...".
     first = context.partition("\n")[0]
     if not _TUPLE.search(first):
@@ -69,9 +81,7 @@ def is_row_lock(error: BaseException) -> bool:
 
 def is_of_one_row(error: Error) -> bool:
     """Whether the database answers and only this transaction failed: the next one may as well succeed."""
-    if isinstance(error, DatabaseError) and getattr(error.__cause__, "sqlstate", None) in _LOST_TO_ANOTHER:
-        return True
-    return is_row_lock(error)
+    return database_faults.is_deadlock(error) or is_row_lock(error)
 
 
 def wait_at_most(connection: BaseDatabaseWrapper, wait_s: float) -> None:
@@ -102,23 +112,23 @@ def limit_waits(connection: BaseDatabaseWrapper) -> None:
         )
 
 
-def locked_tables(connection: BaseDatabaseWrapper) -> str:
+def locked_tables(connection: BaseDatabaseWrapper) -> Holder:
     """The tables that another session keeps everybody out of, or is about to, and which session: for the log."""
     if connection.vendor != "postgresql":  # SQLite locks its file, and does not tell for whom
-        return f"file={Path(str(connection.settings_dict['NAME'])).name}"
-    return _words(_holders(connection, _tables(), _KEEPS_OUT))
+        return Holder("file=%s", (Path(str(connection.settings_dict["NAME"])).name,))
+    return _first(_holders(connection, _tables(), _KEEPS_OUT))
 
 
-def row_holder(connection: BaseDatabaseWrapper, table: str) -> str:
+def row_holder(connection: BaseDatabaseWrapper, table: str) -> Holder:
     """The session with the oldest transaction that may hold a row of this table: for the log."""
     modes = ("RowShareLock", "RowExclusiveLock", *_KEEPS_OUT)
-    return _words(_holders(connection, [table], modes)[:1])
+    return _first(_holders(connection, [table], modes)[:1])
 
 
-def table_users(connection: BaseDatabaseWrapper) -> str:
+def table_users(connection: BaseDatabaseWrapper) -> Holder:
     """The session with the oldest transaction on any of our tables, reading or writing."""
     modes = (_READS, "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock", *_KEEPS_OUT)
-    return _words(_holders(connection, _tables(), modes)[:1])
+    return _first(_holders(connection, _tables(), modes)[:1])
 
 
 def _holders(
@@ -136,12 +146,11 @@ def _holders(
     return [tuple(row) for row in rows]
 
 
-def _words(holders: list[tuple[str, int, str, int]]) -> str:
+def _first(holders: list[tuple[str, int, str, int]]) -> Holder:
     if not holders:
-        return "table=?"
-    _, pid, program, age_s = holders[0]
-    tables = sorted({table for table, *_ in holders})
-    return f"table={','.join(tables)} session={pid} program={program!r} transaction_s={age_s}"
+        return Holder()
+    _, session, program, transaction_s = holders[0]
+    return Holder.of((table for table, *_ in holders), session, program, transaction_s)
 
 
 def _tables() -> list[str]:

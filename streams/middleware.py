@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import BadRequest
-from django.db import InterfaceError, OperationalError
+from django.db import Error as DatabaseFailed
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.security import SecurityMiddleware
@@ -135,8 +135,8 @@ class NoNul:
 
 
 class DatabaseAway:
-    """Answers 503 with the right code if the database is away, its disk is full or another session holds a lock.
-    The log has one line a minute for each code."""
+    """Answers 503 with the right code if the database is away or damaged, its disk is full or another session holds a
+    lock. The log has one line a minute for each code."""
 
     def __init__(self, get_response: Answer) -> None:
         self._get_response = get_response
@@ -146,7 +146,7 @@ class DatabaseAway:
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        if not isinstance(error, OperationalError | InterfaceError):
+        if not database_faults.is_of_database(error):
             return None
         fault, now_s = database_faults.fault_of(error), time.monotonic()
         if now_s - self._said_s.get(fault.code, -math.inf) >= SAY_AGAIN_S:
@@ -166,8 +166,10 @@ class Guard(DatabaseAway):
     ) -> HttpResponse | None:
         try:
             return access.refused(request, view)
-        except (OperationalError, InterfaceError) as error:
-            return self.process_exception(request, error)
+        except DatabaseFailed as error:
+            if answer := self.process_exception(request, error):
+                return answer
+            raise
 
 
 def _for_a_moment(response: HttpResponse) -> HttpResponse:

@@ -34,7 +34,7 @@ from django.db.models import Q
 
 from rtspsite import keys
 
-from . import backup, backup_rows, claims, queries, services, tape
+from . import backup, backup_rows, claims, database, queries, services, tape
 from .backup import Progress
 from .backup_rows import BadRow, Row
 from .fields import Sealed
@@ -453,6 +453,7 @@ def _write_rows(
     ours = _cipher([new_key] if new_key else settings.CREDENTIALS_KEYS)
     try:
         with transaction.atomic():
+            database.may_be_idle()
             _check_database()  # a service may have been started meanwhile
             for name in backup.TABLES:
                 if name == "streams":

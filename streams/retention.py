@@ -21,7 +21,7 @@ from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.core.files.storage import FileSystemStorage, default_storage
-from django.db import OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
@@ -58,6 +58,10 @@ SIGN_IN_AHEAD_S = 86_400.0
 SCHEDULE = "prune"
 SCHEDULE_HOUR_UTC = 3
 _JOB = "streams.jobs.prune"
+PUT_OFF_S = 60
+_PUT_OFF = "prune again"
+# The database that failed a moment ago may take a moment longer; a job has 60 s, and may have used 20 of them.
+_PUT_OFF_TRIES, _PUT_OFF_PAUSE_S = 10, 1.0
 
 # The names that services.py gives. Whatever else lies in the storage is not ours.
 _FOLDER = re.compile(r"[1-9][0-9]{0,17}")
@@ -175,6 +179,22 @@ def keep_schedule() -> None:
             Schedule.objects.filter(pk=first.pk).update(next_run=next_run)
             was, words = first.next_run, "schedule=%s next_run=%s put right: it was %s"
             database.after_commit(lambda: log.warning(words, SCHEDULE, next_run.isoformat(), was))
+
+
+def put_off(after: int) -> None:
+    """Have a prune from there on in PUT_OFF_S, once, beside the daily one. Raises the database's errors."""
+    for tries_left in reversed(range(_PUT_OFF_TRIES)):
+        try:
+            then = database.exact_now() + timedelta(seconds=PUT_OFF_S)
+            once = {"func": _JOB, "args": f"({after},)", "schedule_type": Schedule.ONCE, "next_run": then}
+            Schedule.objects.update_or_create(name=_PUT_OFF, defaults=once)
+        except (OperationalError, InterfaceError):
+            if not tries_left:
+                raise
+        else:
+            return
+        connection.close()
+        time.sleep(_PUT_OFF_PAUSE_S)
 
 
 def put_jobs_right() -> None:

@@ -548,24 +548,32 @@ def checkpoint(
 
     The JPEG files are written first, then rows and counters in one transaction, and the files of evicted frames
     go last: at any instant each row has its whole file. Raises ClaimLost, and then leaves nothing behind; OSError
-    when a file cannot be written.
+    when a file cannot be written, unless it is a last one and the stop was asked for long ago.
     """
     is_known = (report.status, report.quirks) == (known, known_quirks)
     if not report.fresh and is_known:  # most often: one statement, no transaction
         _save_counters(claim, base, report)
         _save_timeline(claim, report.timeline)
         return frozenset(number for number, _ in report.board) - later
-    frames = (
-        _write_last_files(claim.capture_id, report.fresh)
-        if report.is_final
-        else _write_files(claim.capture_id, report.fresh)
-    )
+    lost = False
+    try:
+        write = _write_last_files if report.is_final else _write_files
+        frames = write(claim.capture_id, report.fresh)
+    except OSError as error:
+        if not (report.is_final and _are_given_up(claim.capture_id, error)):
+            raise
+        log.error(
+            "capture=%s pictures given up count=%s error=%s", claim.capture_id, len(report.fresh), error.strerror
+        )
+        frames, lost = [], True
     is_committing = False
     try:
         with transaction.atomic():
             _save_counters(claim, base, report)
             evicted = _save_frames(claim, report, frames, later) if frames else []
             _save_timeline(claim, report.timeline)
+            if lost:
+                _note_lost(claim)
             if report.status != known:
                 _save_status(claim, report.status)
             if report.quirks != known_quirks:
@@ -684,6 +692,24 @@ def _write_files(capture_id: int, pictures: Sequence[Picture]) -> list[Frame]:
 def _write_last_files(capture_id: int, pictures: Sequence[Picture]) -> list[Frame]:
     """Those of a recorder that ends: nobody else has them."""
     return _write_each(capture_id, pictures)
+
+
+def _are_given_up(capture_id: int, error: OSError) -> bool:
+    """Whether pictures that cannot be written are left out, as those that cannot be read are: GIVE_UP_FILES_S after
+    the stop, while the storage takes other files."""
+    is_stopped = Capture.objects.filter(pk=capture_id, stop_requested_at__isnull=False)
+    if error.errno in _NO_ROOM or not is_stopped.exists() or not _is_late(capture_id):
+        return False
+    try:
+        storage_check.probe(default_storage)
+    except OSError:
+        return False
+    return True
+
+
+def _note_lost(claim: Claim) -> None:
+    words = "Some of the last pictures could not be written and are lost."
+    claim.rows().update(error_code="picture_lost", error_text=words)
 
 
 def _write_each(capture_id: int, pictures: Sequence[Picture]) -> list[Frame]:
@@ -833,7 +859,7 @@ def _write_grid(capture: Capture, meanwhile: Meanwhile) -> _LeftOut | None:
         _save_grid(capture, composed.grid)
     except OSError as error:
         Stream.objects.filter(pk=capture.stream_id).update(notices=Notice.STORAGE_FULL.value)
-        if error.errno in _NO_ROOM or not _is_late(capture):
+        if error.errno in _NO_ROOM or not _is_late(capture.pk):
             raise
         storage_check.probe(capture.grid.storage)
         return _LeftOut("no_grid", f"The grid could not be written: {error.strerror}.", str(error))
@@ -881,7 +907,7 @@ def _compose(capture: Capture, meanwhile: Meanwhile) -> _Composed:
     try:
         composed = composer.compose([jpegs[name] for name in names], capture.count, meanwhile)
     except composer.ComposerDied as error:
-        if error.was_killed and not _is_late(capture):
+        if error.was_killed and not _is_late(capture.pk):
             raise OSError(errno.EIO, str(error)) from None
         return _Composed(left_out=_LeftOut("no_grid", f"The grid could not be made: {error}."[:300], str(error)))
     for index in composed.unreadable:
@@ -904,7 +930,7 @@ def _read_all(capture: Capture, frames: Sequence[Frame], meanwhile: Meanwhile) -
     a storage that is away as a whole costs no picture.
     """
     jpegs: dict[str, bytes] = {}
-    faults = _read_into(jpegs, frames, meanwhile, lambda: _is_late(capture))
+    faults = _read_into(jpegs, frames, meanwhile, lambda: _is_late(capture.pk))
     if not faults:
         return jpegs
     storage_check.probe(capture.grid.storage)
@@ -951,9 +977,9 @@ def _litter(capture: Capture) -> list[str]:
     return found
 
 
-def _is_late(capture: Capture) -> bool:
+def _is_late(capture_id: int) -> bool:
     """Whether the stop was asked for long ago, by the database's clock."""
-    rows = Capture.objects.filter(pk=capture.pk).annotate(asked_at=Coalesce("stop_requested_at", "started_at"))
+    rows = Capture.objects.filter(pk=capture_id).annotate(asked_at=Coalesce("stop_requested_at", "started_at"))
     return rows.filter(asked_at__lt=Now() - timedelta(seconds=GIVE_UP_FILES_S)).exists()
 
 
@@ -968,14 +994,15 @@ def _delete(file: FieldFile) -> None:
 
 
 def _delete_names(storage: Storage, names: Iterable[str]) -> None:
-    """What cannot be deleted now is litter, not a loss."""
+    """What cannot be deleted now is litter, not a loss. A read-only disk refuses for what is not there, too."""
     for name in names:
         try:
             storage.delete(name)
         except NotADirectoryError:
             pass  # a file is in the place of its folder, so it is not there
         except OSError as error:
-            log.warning("file=%s could not be deleted error=%s", name, error.strerror)
+            if not isinstance(storage, FileSystemStorage) or os.path.lexists(storage.path(name)):
+                log.warning("file=%s could not be deleted error=%s", name, error.strerror)
         except Exception:  # each storage has errors of its own
             log.warning("file=%s could not be deleted", name, exc_info=True)
 

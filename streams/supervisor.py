@@ -184,7 +184,7 @@ class Supervisor:
         self._heartbeat_s = 0.0
         self._heartbeat_locked_s: float | None = None
         self._is_database_away = False
-        self._trouble = ""
+        self._troubles: set[str] = set()
         """What is wrong with the database, as the log has it."""
         self.is_told_to_leave: Callable[[], bool] = bool
         """Called between two captures, because a round may take long."""
@@ -408,7 +408,9 @@ class Supervisor:
             if self._heartbeat_locked_s is None:
                 self._heartbeat_locked_s = now_s
                 holder = locks.row_holder(connection, Host._meta.db_table)
-                log.error("host=%s heartbeat delayed: its row is locked %s", self.host.name, holder)
+                log.error(
+                    "host=%s heartbeat delayed: its row is locked " + holder.format, self.host.name, *holder.values
+                )
         else:
             if self._heartbeat_locked_s is not None:
                 log.info("host=%s heartbeat back after_s=%.0f", self.host.name, now_s - self._heartbeat_locked_s)
@@ -587,11 +589,13 @@ class Supervisor:
         if fault == delay.reported or (locked and delay.tries == 1):
             return
         delay.reported = fault
+        one = delay.name, capture_id
         if locked:
-            words = f"error=locked {locks.row_holder(connection, locked.table)}"
+            holder = locks.row_holder(connection, locked.table)
+            log.error("stream=%s capture=%s delayed error=locked " + holder.format, *one, *holder.values)
         else:
-            words = f"error={type(error).__name__} words={str(error)[:300]!r}"
-        log.error("stream=%s capture=%s delayed %s", delay.name, capture_id, words, exc_info=not locked and error)
+            told = type(error).__name__, str(error)[:300]
+            log.error("stream=%s capture=%s delayed error=%s words=%r", *one, *told, exc_info=error)
 
     def _note_success(self, capture_id: int) -> None:
         delay = self._delays.pop(capture_id, None)
@@ -600,24 +604,30 @@ class Supervisor:
             log.info("stream=%s capture=%s goes on after_s=%.0f", delay.name, capture_id, after_s)
 
     def _say_database(self, error: DatabaseFailed | None) -> None:
-        """One line when it goes, one when it is back. A lock is reported with the second round that waits for it."""
+        """One line for each trouble, one when the database is back. A lock is reported with the second round that
+        waits for it."""
         if error is None:
-            if self._trouble:
+            if self._troubles:
                 log.info("host=%s database back", self.host.name)
-            self._trouble, self._is_database_away = "", False
+            self._troubles.clear()
+            self._is_database_away = False
             return
         was_away, self._is_database_away = self._is_database_away, True
         if locks.lock_in(error):
-            if was_away and self._trouble != "locked":
-                tables = locks.locked_tables(connection)
-                log.error("host=%s database locked: nothing is saved meanwhile %s", self.host.name, tables)
-                self._trouble = "locked"
+            if was_away and "locked" not in self._troubles:
+                holder = locks.locked_tables(connection)
+                log.error(
+                    "host=%s database locked: nothing is saved meanwhile " + holder.format,
+                    self.host.name,
+                    *holder.values,
+                )
+                self._troubles.add("locked")
             return
-        if not self._trouble:
+        event = database_faults.fault_of(error).event
+        if event not in self._troubles:
             words = " ".join(str(error).split())[:300]
-            event = database_faults.FULL.event if _is_full(error) else database_faults.AWAY.event
-            log.error("host=%s %s error=%s words=%r", self.host.name, event, type(error).__name__, words)
-            self._trouble = "away"
+            log.error("host=%s " + event + " error=%s words=%r", self.host.name, type(error).__name__, words)
+            self._troubles.add(event)
         if not connection.in_atomic_block:
             connection.close()  # the next one may reach a server that took over
 

@@ -22,11 +22,13 @@ from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command, load_command_class
 from django.core.management.base import CommandError
+from django.db import connection
 from django_q.models import OrmQ, Schedule
 from pytest_django import Settings
 
 from rtspsite import keys
 from streams import backup, queries, retention, services, tape
+from streams import restore as restore_module
 from streams.engine import composer, sheet
 from streams.exits import Exit
 from streams.management.commands import backup as backup_command
@@ -51,6 +53,7 @@ from tests.streams.builders import (
 from tests.streams.processes import ROOT
 from tests.streams.test_access import somebody
 from tests.streams.test_links import link, pictures
+from tests.streams.test_snapshot import idle_limit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("own_process")]
 KEPT = (Stream, Capture, Frame, Timeline, User, Group, LogEntry)
@@ -152,6 +155,23 @@ def test_what_is_kept_comes_back_with_its_ids(file: Path, media: Path) -> None:
     assert list(group.permissions.all()) == [right]
     for address in addresses:
         assert somebody().get(address).status_code == 200
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite ends no transaction")
+def test_a_restore_may_be_idle_for_longer_than_other_transactions(file: Path, media: Path) -> None:
+    make_finished()
+    back_up(file)
+    wipe(media)
+    seen = []
+
+    def note(*given: Any) -> None:
+        seen.append(idle_limit())
+        set_statuses(*given)
+
+    set_statuses = restore_module._set_statuses
+    with patch.object(restore_module, "_set_statuses", note):
+        restore(file)
+    assert (seen, idle_limit() != "0") == (["0"], True)
 
 
 def test_no_id_is_given_twice(file: Path, media: Path) -> None:

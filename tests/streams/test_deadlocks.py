@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from streams import claims, database, retention, services
+from streams import claims, database_faults, retention, services
 from streams.claims import ClaimLost
 from streams.engine import composer
 from streams.engine.report import State, Status
@@ -35,7 +35,7 @@ LIVES, TURNS = 4, 8 if IS_POSTGRESQL else 2
 def deadlocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Those that were run again count as well."""
     found: list[str] = []
-    is_deadlock = database.is_deadlock
+    is_deadlock = database_faults.is_deadlock
 
     def note(error: BaseException) -> bool:
         if is_deadlock(error):
@@ -43,7 +43,7 @@ def deadlocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             return True
         return False
 
-    monkeypatch.setattr(database, "is_deadlock", note)
+    monkeypatch.setattr(database_faults, "is_deadlock", note)
     yield found
     assert found == []
 

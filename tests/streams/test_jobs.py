@@ -1,12 +1,15 @@
 """The jobs on real rows: run twice, at once, late or for nothing, they leave the same."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage
+from django.db import OperationalError
+from django_q.models import Schedule
 
-from streams import jobs, services
+from streams import database, jobs, retention, services
 from streams.models import Capture, Host, Stream
 from tests.streams.builders import (
     all_files,
@@ -180,6 +183,27 @@ def test_finish_says_what_storage_is_away_and_can_be_done_again(
 
 def _refuse(*_: object) -> str:
     raise OSError(28, "No space left on device")
+
+
+# --- prune ------------------------------------------------------------------------------------------
+
+
+def test_a_prune_is_put_off_by_a_database_that_is_away_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is also not there yet when it is asked for the first time to note this."""
+    failing = iter([OperationalError("away")] * 2)
+
+    def fail_twice(*_: object, **__: object) -> datetime:
+        for error in failing:
+            raise error
+        return datetime.now(UTC)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "_PUT_OFF_PAUSE_S", 0.0)
+        patch.setattr(retention, "_born_at", fail_twice)
+        patch.setattr(database, "exact_now", fail_twice)
+        assert jobs.prune(3).startswith("put off: The database is away")
+    assert Schedule.objects.get(name="prune again").args == "(3,)"
+    assert jobs.prune(3) == "0 captures and 0 files removed"
 
 
 # --- either -----------------------------------------------------------------------------------------

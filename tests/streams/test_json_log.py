@@ -16,11 +16,14 @@ from typing import Any
 import pytest
 
 from rtspsite import json_log, logs
+from streams.database_faults import FULL
 from streams.engine import masking
+from streams.locks import Holder
 from tests.streams.processes import ROOT, environment, python, settings_with
 from tests.streams.test_log_mask import SCRIPT, SECRET, UNKNOWN
 
 LINES = ROOT / "scripts/json_lines.py"
+HOLDER = Holder.of(["streams_capture"], 7, "psql", 3)
 FIXED = {"time", "level", "logger", "event"}
 
 
@@ -127,6 +130,8 @@ def templates() -> list[str]:
                     found.append(text)
                 case ast.Call(func=ast.Name("_log"), args=[_, _, ast.Constant(str(text)), *_]):
                     found.append(f"stream=%s capture=%s {text}")
+                case ast.Call(func=ast.Attribute(value=ast.Name("log")), args=[ast.BinOp() as sum_of_texts, *_]):
+                    found.append(eval(ast.unparse(sum_of_texts), {"holder": HOLDER, "event": FULL.event}))  # noqa: S307
     return found
 
 

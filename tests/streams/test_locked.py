@@ -47,10 +47,11 @@ def test_a_supervisor_ends_in_time_while_a_process_holds_sqlite(tmp_path: Path, 
 # --- the log ----------------------------------------------------------------------------------------
 
 
-def test_a_database_that_fails_is_a_line_and_no_traceback_in_the_log_of_jobs(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("name", ["django-q", "django.db.backends.base"])
+def test_a_database_that_fails_is_a_line_and_no_traceback_in_the_log_of_jobs_and_after_a_commit(
+    caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    log = logging.getLogger("django-q")
+    log = logging.getLogger(name)
     for error in (OperationalError("FATAL:\n  too many clients"), ValueError("a fault")):
         try:
             raise error

@@ -3,12 +3,16 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import psycopg
 import pytest
 from django.db import OperationalError, connection
+from django.db.models.functions import Now
+from django_q.models import OrmQ, Schedule
+from django_q.scheduler import scheduler
 
-from streams import claims, jobs, locks, services
+from streams import claims, database, database_faults, jobs, locks, retention, services
 from streams.models import Capture, Host, Stream
 from tests.streams.builders import make_capture, make_claim, make_host, make_witness, silence
 
@@ -91,18 +95,40 @@ def test_a_job_that_waits_too_long_for_a_lock_leaves_the_work_to_the_tick(
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_prune_that_meets_a_lock_is_tried_again_in_a_minute(
+    impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, however often it meets it; the daily one stays as it is."""
+    retention.keep_schedule()
+    daily = Schedule.objects.values().get()
+    with held(b"LOCK TABLE django_session"):
+        for after in (0, 7):
+            assert jobs.prune(after) == f"put off: {database_faults.BUSY.words}"
+    assert Schedule.objects.values().get(pk=daily["id"]) == daily
+    (again,) = Schedule.objects.exclude(pk=daily["id"])
+    assert (again.func, again.args, again.schedule_type) == ("streams.jobs.prune", "(7,)", Schedule.ONCE)
+    assert 50.0 < (again.next_run - database.exact_now()).total_seconds() <= retention.PUT_OFF_S
+    assert caplog.messages.count("prune put off again_s=60 error=database_busy") == 2
+    Schedule.objects.filter(pk=again.pk).update(next_run=Now() - timedelta(seconds=1))
+    scheduler()
+    assert [task["func"] for task in (job.task for job in OrmQ.objects.all())] == ["streams.jobs.prune"]
+    assert Schedule.objects.get().pk == daily["id"]
+    assert jobs.prune(7) == "0 captures and 0 files removed"
+
+
+@pytest.mark.django_db(transaction=True)
 def test_an_error_says_whether_a_row_or_a_table_is_locked_and_by_whom(impatient: None) -> None:
     make_capture()
     with held(b"SELECT 1 FROM streams_stream FOR UPDATE"):
         with pytest.raises(OperationalError) as row:
             Stream.objects.update(attempt=1)
         assert locks.lock_in(row.value) == locks.Locked("streams_stream", is_row=True)
-        assert "table=streams_stream session=" in locks.row_holder(connection, "streams_stream")
+        assert "table=streams_stream session=" in str(locks.row_holder(connection, "streams_stream"))
     with held(b"LOCK TABLE streams_stream"):
         with pytest.raises(OperationalError) as table:
             Stream.objects.count()
         assert locks.lock_in(table.value) == locks.Locked()
-        assert "table=streams_stream session=" in locks.locked_tables(connection)
+        assert "table=streams_stream session=" in str(locks.locked_tables(connection))
     with pytest.raises(OperationalError) as other, connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = '1ms'; SELECT pg_sleep(1)")
     assert locks.lock_in(other.value) is None

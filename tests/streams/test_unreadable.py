@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
+from django.core.files.storage import FileSystemStorage
 from django.db.models.functions import Now
 from django.test import Client
 from pytest_django import Settings
@@ -19,8 +21,9 @@ from pytest_django import Settings
 from rtspsite.object_store import ObjectStore
 from streams import services
 from streams.engine import sheet
+from streams.engine.report import Report
 from streams.models import Capture, Stream
-from tests.streams.builders import files, make_capture, record
+from tests.streams.builders import files, make_capture, make_claim, make_picture, make_report, record
 from tests.streams.html import read
 from tests.streams.test_storage import Store, one_store, pictures, store
 
@@ -165,6 +168,62 @@ def test_a_storage_that_goes_while_it_is_read_costs_no_picture(media: Path, monk
         with pytest.raises(OSError):  # noqa: PT011
             services.finish(capture.pk)
     assert Capture.objects.get().finished_at is None
+
+
+def test_last_pictures_that_cannot_be_written_are_given_up_after_ten_minutes(
+    media: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not those of a capture that goes on, nor while the storage takes nothing at all."""
+    capture = make_capture(count=2)
+    claim, base = make_claim(capture), services.Totals()
+    (media / "frames").mkdir(parents=True)
+    (media / f"frames/{capture.pk}").touch()
+    running = make_report(make_picture())
+    last = replace(running, is_final=True)
+    services.stop(capture.stream)
+
+    def is_refused(report: Report) -> bool:
+        try:
+            services.checkpoint(claim, base, report)
+        except OSError:
+            return True
+        return False
+
+    assert is_refused(last)
+    eleven_minutes_pass(capture)
+    assert is_refused(running)
+    (media / "frames").rename(media / "away")
+    (media / "frames").touch()
+    assert is_refused(last)
+    (media / "frames").unlink()
+    (media / "away").rename(media / "frames")
+    assert Capture.objects.get().error_code == ""
+    assert not is_refused(last)
+    assert f"capture={capture.pk} pictures given up count=1 error=" in caplog.text
+    services.hand_over(claim)
+    assert services.finish(capture.pk)
+    capture.refresh_from_db()
+    assert (capture.error_code, capture.frames.count(), capture.stream.captures.count()) == ("picture_lost", 0, 1)
+    assert Stream.objects.get().error_code == "picture_lost"
+
+
+def test_a_read_only_disk_is_no_line_for_each_picture_that_it_did_not_take(
+    media: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It refuses to delete a file that is not there, too."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    capture = make_capture()
+    record(capture, frames=1)
+    monkeypatch.setattr(FileSystemStorage, "_save", refuse)
+    monkeypatch.setattr(FileSystemStorage, "delete", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        services.checkpoint(make_claim(capture), services.Totals(), make_report(make_picture(7)))
+    assert "could not be deleted" not in caplog.text
+    services._delete_files(capture.frames.all())
+    assert caplog.text.count("could not be deleted error=Read-only") == 1
 
 
 # --- the grid -------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 DATABASE_WAIT_S = 60.0
 LEAVE_S = 12.0
+FILE_S = 10
 ALIVE_WAIT_S = claims.GAP_S + 2 * claims.HEARTBEAT_S
 
 
@@ -53,10 +54,10 @@ class Command(BaseCommand):
         """Whether it left as it was told to; False if the database knows no host of its name any more."""
         # Four rounds a second: to open SQLite for each of them took a fifth of what a round takes. A server that is
         # full may have no other for it. Nor asked before each round whether it still holds: one that does not costs
-        # a round, and is closed then.
-        connection.settings_dict["CONN_MAX_AGE"] = None
-        connection.settings_dict["CONN_HEALTH_CHECKS"] = False
+        # a round, and is closed then. A file of SQLite that somebody has put aside would be written to for ever.
         is_sqlite = connection.vendor == "sqlite"
+        connection.settings_dict["CONN_MAX_AGE"] = FILE_S if is_sqlite else None
+        connection.settings_dict["CONN_HEALTH_CHECKS"] = False
         locks.wait_at_most(connection, locks.SUPERVISOR_SQLITE_WAIT_S if is_sqlite else locks.SUPERVISOR_WAIT_S)
         supervisor = Supervisor(host, Cluster())
         supervisor.is_told_to_leave = lambda: self._is_stopping
