@@ -13,5 +13,5 @@ useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/
 install --directory --owner 10001 --group 10001 /data /data/media
 install --directory --owner 10001 --group 10001 --mode 0750 /keys
 
-# Nothing in here becomes another user, so no program has to be able to (mount, su, passwd and eight more).
+# No process in the image changes its user, so no program needs the set-user-id bit (mount, su, passwd and eight more).
 find / -xdev -type f -perm /6000 -exec chmod ug-s {} +

@@ -30,8 +30,8 @@ done
 say() { echo "${SERVE_IN_JSON:+<${level:-6}>}serve: $*" >&2; }
 die() { level=3 say "$@"; exit 1; }
 
-# With LOG_FORMAT=json this script runs itself below a program that makes an object of each line which is none. It marks
-# its own lines with a priority for it.
+# With LOG_FORMAT=json this script runs itself below a program that turns every other line into a JSON object. It marks
+# its own lines with a priority for that program.
 case ${LOG_FORMAT:-}${LOG_FORMAT_FILE:+$(cat "$LOG_FORMAT_FILE")},${1:-serve}:$# in
     json,serve:[01] | json,web:1 | json,supervise:1)
         if [ -z "${SERVE_IN_JSON-}" ]; then

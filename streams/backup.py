@@ -58,7 +58,7 @@ _HOPELESS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP
 
 
 class CannotBackUp(Exception):
-    """One sentence that says what and why."""
+    """The backup cannot be made; the text is one sentence with the reason."""
 
 
 class Progress(Protocol):
@@ -104,13 +104,13 @@ def encode_manifest(manifest: Row) -> bytes:
 
 
 def encode_totals(totals: dict[str, int], sha256: str) -> bytes:
-    """Of the same numbers always the same bytes: a reader counts for itself, and compares."""
+    """The same numbers always give the same bytes: a reader counts for itself and compares."""
     return json.dumps({**totals, "sha256": sha256}, indent=1, sort_keys=True).encode() + b"\n"
 
 
 @contextmanager
 def snapshot() -> Iterator[None]:
-    """All reads within see one moment, and no writer waits for them."""
+    """All reads inside see the same snapshot, and no writer waits for them."""
     connection.ensure_connection()
     was = getattr(connection, "transaction_mode", None)
     if connection.vendor == "sqlite":  # BEGIN IMMEDIATE, as settings.py has it, would keep all writers out
@@ -151,7 +151,7 @@ def _read_rows(rows: IO[bytes], captures: IO[bytes], progress: Progress, made: M
 
 
 def _manifest(captures: int, has_keys: bool) -> Row:
-    """Of migrations those that this version knows: of what others added it writes nothing."""
+    """The manifest names only migrations that this version knows: it writes no columns that another one added."""
     applied: dict[str, list[str]] = {app: [] for app in backup_rows.APPS}
     known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
     for app, name in sorted(MigrationRecorder(connection).applied_migrations()):
@@ -214,7 +214,7 @@ def _write_captures(
 
 
 class _Taken:
-    """One capture of which row and pictures belong together."""
+    """One capture, whose row and pictures belong together."""
 
     def __init__(self, pool: ThreadPoolExecutor, made: Made, spool_folder: Path) -> None:
         folder = str(spool_folder)
@@ -223,7 +223,7 @@ class _Taken:
         self._made = made
         self._row: Row = {}
         self._places: dict[str, tuple[int, int, str]] = {}
-        """Of each picture: where it begins in `pictures`, its size and its SHA-256."""
+        """Where each picture begins in `pictures`, its size and its SHA-256."""
 
     def take(self, row: Row) -> bool:
         """False if the capture was deleted meanwhile."""
@@ -256,7 +256,7 @@ class _Taken:
         totals["pictures"] += len(names)
 
     def _copy(self, names: Sequence[str]) -> set[str]:
-        """Those that could not be read."""
+        """Copy the pictures, and return the names of those that cannot be read."""
         missing = set()
         capture_id = self._row["capture"]["id"]
         for at in range(0, len(names), AT_ONCE):
@@ -285,7 +285,7 @@ class _Taken:
 
 
 def _names(row: Row) -> list[str]:
-    """Of all pictures, the grid first."""
+    """The names of all pictures, the grid first."""
     grid = row["capture"]["grid"]
     return [*([grid] if grid else []), *(frame["image"] for frame in row["frames"])]
 
@@ -328,7 +328,7 @@ def _bytes_of(name: str) -> bytes:
 
 
 def patiently(work: Any) -> Any:
-    """What it returns, if it works within the time in which a store restarts. Raises OSError."""
+    """Call `work` again for as long as a store takes to restart, and return its result. Raises OSError."""
     for wait_s in PATIENCE_S if not isinstance(default_storage, FileSystemStorage) else ():
         try:
             return work()
@@ -342,7 +342,7 @@ def patiently(work: Any) -> Any:
 
 
 def _check_storage(name: str, error: OSError) -> None:
-    """Raises CannotBackUp if nothing can be read: then it is not this picture."""
+    """Raises CannotBackUp if the storage cannot be read at all: then the fault is not this picture."""
     try:
         with storage_errors():
             default_storage.listdir("frames")
@@ -352,7 +352,7 @@ def _check_storage(name: str, error: OSError) -> None:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Each storage has errors of its own: they come out as OSError."""
+    """Turn the errors of any storage into OSError."""
     try:
         yield
     except OSError:

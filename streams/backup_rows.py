@@ -25,10 +25,10 @@ M = TypeVar("M", bound=models.Model)
 
 # Migrations of these decide whether a backup can be restored.
 APPS = ("admin", "auth", "contenttypes", "django_q", "streams")
-# A schedule names a function that the job cluster calls: another one than ours never comes out of a file.
+# A schedule names a function that the job cluster calls, so only our own functions are taken from a file.
 OUR_JOBS = "streams.jobs."
 NUMBERED = (Stream, Capture, Frame)
-"""Their ids are in addresses and signed links: none is given a second time after a restore."""
+"""Models whose ids are in addresses and signed links: a restore never lets an id be used again."""
 BATCH = 200
 _PICTURE = re.compile(
     r"frames/([0-9]+)/[0-9]+-[0-9a-f]{8}\.jpg|grids/([0-9]+)/[0-9a-f]{8}\.jpg|grids/([0-9]+)-[0-9a-f]{8}\.jpg",
@@ -37,7 +37,7 @@ _PICTURE = re.compile(
 
 
 class BadRow(Exception):
-    """One sentence about a row that no backup holds."""
+    """The row cannot come from a backup; the text is one sentence."""
 
 
 def is_picture_of(capture_id: int, name: object) -> bool:
@@ -54,7 +54,7 @@ def encode(row: Row) -> bytes:
 
 
 def tables() -> Iterator[tuple[str, Iterable[Row]]]:
-    """All but captures: the names of their parts in the backup, in the order in which they are restored."""
+    """Yield all tables but captures, by the names of their parts, in the order in which they are restored."""
     yield "groups", _groups()
     yield "users", _users()
     yield "streams", _rows(Stream.objects.order_by("id"))
@@ -96,7 +96,7 @@ def _users() -> Iterator[Row]:
 
 
 def _permissions(query: "models.QuerySet[Permission]") -> list[list[str]]:
-    """By what they are for: their ids differ from database to database."""
+    """Permissions by name: their ids differ between databases."""
     names = ("content_type__app_label", "content_type__model", "codename")
     return [list(row) for row in query.order_by(*names).values_list(*names)]
 
@@ -110,7 +110,7 @@ def _admin_log() -> Iterator[Row]:
 
 
 def last_ids() -> dict[str, int]:
-    """The highest that was ever given, also if its row is gone."""
+    """The highest id that was ever given, also if its row is deleted."""
     found = {}
     for model in NUMBERED:
         with connection.cursor() as cursor:
@@ -266,7 +266,7 @@ def _known_permissions(names: object) -> list[Permission]:
 
 
 def keep_ids(last: Mapping[str, int]) -> None:
-    """New rows get ids that no row ever had."""
+    """Set the sequences so that new rows never get an id that was used before."""
     for model in (*NUMBERED, Group, User, Schedule, LogEntry):
         least = int(last.get(model._meta.model_name or "", 0))
         highest = max(least, model._default_manager.aggregate(last=models.Max("pk"))["last"] or 0)

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar at a terminal, a line for each step elsewhere. On standard error."""
+"""Shows the progress of a long command on standard error: a bar at a terminal, else a line for each step."""
 
 from contextlib import suppress
 from typing import Never

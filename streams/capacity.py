@@ -16,6 +16,9 @@ from django.conf import settings
 STUCK_S = 2.0  # a probe usually waits for 3 to 5 s
 PROBES = ("/livez", "/readyz", "/metrics")  # each answers in bounded time, whatever hangs
 
+# A page that says `busy` needs these, too. They fit into a socket's buffer, so no slow client holds a thread for one.
+FILES = tuple(f"/static/streams/{name}" for name in ("site.css", "site.js", "icon.svg"))
+
 # A /stop that waits for its grid does nothing but wait: half of the places are for pages and other calls.
 WAITERS = threading.BoundedSemaphore(settings.WEB_THREADS // 2)
 
@@ -29,7 +32,7 @@ class Places:
         self._change = threading.Condition()
 
     def take(self) -> bool:
-        """Whether there was a place, or one became free while others did."""
+        """Return True if a place was free, or became free while others did."""
         with self._change:
             while self.taken >= self._count:
                 left_s = self._moved_s + STUCK_S - self._clock()

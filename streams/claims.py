@@ -207,7 +207,7 @@ def _unlocked_hosts(ids: Iterable[int]) -> set[int]:
 
 
 def renew(claim: Claim) -> Claim:
-    """The same claim with another epoch: whoever wrote under the old one writes no more. Raises ClaimLost."""
+    """The same claim with another epoch, so that a holder of the old one can no longer write. Raises ClaimLost."""
     if not claim.rows().update(epoch=F("epoch") + 1):
         raise ClaimLost
     return replace(claim, epoch=claim.epoch + 1)

@@ -1,4 +1,4 @@
-"""What an error of the database means for the one who asked: it is away, damaged or locked, or its disk is full."""
+"""What a database error means for a client: the database is away, damaged or locked, or its disk is full."""
 
 import os
 import sqlite3
@@ -65,11 +65,11 @@ _MAYBE_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
 class DiskFull(OperationalError):
-    """There is room left, but it is kept for what makes room."""
+    """The room that is left is reserved for calls that make room."""
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Of an error of Django's, which has the driver's own as its cause."""
+    """Classify an error of Django's by the driver's error, which is its cause."""
     cause = error.__cause__ or error
     if isinstance(error, DiskFull):
         return FULL

@@ -72,14 +72,15 @@ class Head:
 
 
 class Capacity:
-    """Refuses what would wait for a thread in vain, so that health checks find one. The log has a line a minute."""
+    """Refuses requests that would wait in vain for a thread, so health checks find one. Logs one line a minute."""
 
     def __init__(self, get_response: Answer) -> None:
         self._get_response = get_response
         self._said_s = -math.inf
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if request.path_info in capacity.PROBES:
+        is_file = request.path_info in capacity.FILES and request.method in ("GET", "HEAD")
+        if is_file or request.path_info in capacity.PROBES:
             return self._get_response(request)
         places = capacity.PLACES
         if not places.take():
@@ -100,7 +101,7 @@ class Capacity:
         if now_s - self._said_s >= SAY_AGAIN_S:
             self._said_s = now_s
             log.warning("website busy requests=%s", capacity.PLACES.taken)
-        request.user = AnonymousUser()  # nothing is asked of the database, which may be what all wait for
+        request.user = AnonymousUser()  # the database may be what all requests wait for, so it is not queried
         words = "The website is busy: all requests that it can answer at a time wait. Try again in a moment."
         return _for_a_moment(answers.refusal(request, 503, "busy", words))
 
@@ -134,8 +135,8 @@ class NoNul:
 
 
 class DatabaseAway:
-    """Whatever needs the database while it is away or damaged, its disk is full or another session holds a lock is
-    answered with 503 and the code of that. The log has a line a minute for each code."""
+    """Answers 503 with the right code if the database is away or damaged, its disk is full or another session holds a
+    lock. The log has one line a minute for each code."""
 
     def __init__(self, get_response: Answer) -> None:
         self._get_response = get_response
@@ -172,7 +173,7 @@ class Guard(DatabaseAway):
 
 
 def _for_a_moment(response: HttpResponse) -> HttpResponse:
-    """A 503 that says when to try again."""
+    """Add Retry-After to a 503, and keep Django from logging it again."""
     response["Retry-After"] = str(RETRY_AFTER_S)
     response._has_been_logged = True  # type: ignore[attr-defined]  # Django would say it again
     return response

@@ -57,7 +57,7 @@ def ended(captures: int) -> str:
 
 
 def wait_for_grid(capture: Capture) -> Capture | None:
-    """In a request, for STOP_WAIT_S at most; not at all where half of the website's threads wait already."""
+    """Wait for STOP_WAIT_S at most, or not at all if half of the website's threads wait already."""
     if capture.is_finished:
         return capture
     if not capacity.WAITERS.acquire(blocking=False):

@@ -1,4 +1,4 @@
-"""What no recorder may read."""
+"""Paths that no recorder may read."""
 
 import os
 from pathlib import Path

@@ -41,7 +41,7 @@ def path() -> Path | None:
 
 
 def is_given_up() -> bool:
-    """And cannot be made again now. False as well where none was made yet."""
+    """True if the reserve is given up and cannot be made again now. False if none was made yet."""
     file = path()
     return file is not None and _size(file) not in (None, RESERVE_BYTES) and not _has_room(file)
 
@@ -53,7 +53,7 @@ def restore() -> bool:
         return True
     try:
         with open(file, "ab", opener=_private) as reserve:
-            # Only one of several processes makes it; whoever comes second looks again the next time.
+            # Only one of several processes makes it; the others look again the next time.
             fcntl.flock(reserve, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _shrink_log()
             if not _has_room(file):

@@ -52,7 +52,7 @@ _FOLDERS = ("frames", "grids")
 
 
 class Refused(Exception):
-    """One sentence that says why nothing was restored."""
+    """Nothing was restored; the text is one sentence with the reason."""
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ def restore(file: IO[bytes], progress: Progress, *, is_resuming: bool = False) -
 
 
 class _Archive:
-    """Its parts in their order; what is in the wrong place or there twice is refused."""
+    """Reads the parts in their order. A part that is in the wrong place or duplicate is refused."""
 
     def __init__(self, file: IO[bytes], *, is_skipping: bool = False) -> None:
         file.seek(0)
@@ -210,7 +210,7 @@ MAX_PICTURES = 200  # a hundred frames and a grid, with room for later versions
 
 
 def _manifest(data: bytes) -> Row:
-    """Of this format, in any version."""
+    """Decode and check the manifest. Its format is the same in all versions."""
     manifest = backup_rows.decode(data)
     version = manifest.get("version")
     if manifest.get("format") != backup.FORMAT or not isinstance(version, int):
@@ -240,7 +240,7 @@ def _capture_id(row: Row, name: str) -> int:
 
 
 def _check_pictures(row: Row, pk: int, pictures: dict[str, list[Any]]) -> None:
-    """Exactly those that the rows name, of this capture, whole."""
+    """Check that the pictures are exactly those that the capture's rows name, and complete."""
     grid = row["capture"].get("grid")
     names = [*([grid] if grid else []), *(isinstance(f, dict) and f.get("image") for f in row["frames"])]
     if not all(backup_rows.is_picture_of(pk, name) for name in names):
@@ -315,7 +315,7 @@ def _objects(row: Row) -> tuple[Capture, list[Frame], Timeline | None]:
 def _check_database() -> None:
     """Raises Refused if it has captures or streams, or a supervisor works on it. It need not be migrated."""
     if connection.vendor == "sqlite" and not Path(connection.settings_dict["NAME"]).exists():
-        return  # to look into it would make it
+        return  # looking into it would create it
     tables = set(connection.introspection.table_names())
     for model in (Stream, Capture):
         if model._meta.db_table in tables and model._default_manager.exists():
@@ -327,7 +327,7 @@ def _check_database() -> None:
 
 
 def _stored_names() -> set[str]:
-    """Names of all files in the folders of ours."""
+    """The names of all files in the folders of frames and grids."""
     found = set()
     with backup.storage_errors():
         for folder in _FOLDERS:
@@ -361,7 +361,7 @@ def _write_pictures(file: IO[bytes], totals: dict[str, int], stored: set[str], p
                 progress.advance(len(waiting))
                 waiting = []
         _write_all(pool, waiting, stored)
-    archive.check_end(totals)  # it is still the file that was checked
+    archive.check_end(totals)  # the file did not change since it was checked
     if isinstance(default_storage, FileSystemStorage):
         os.sync()  # all of them at once, before the rows: one by one takes 0.7 ms each
 
@@ -377,7 +377,7 @@ def _write_all(pool: ThreadPoolExecutor, some: Sequence[tuple[str, bytes]], stor
 
 
 def _write_picture(name: str, jpeg: bytes, is_there: bool) -> None:
-    """One that is there, of a restore that was killed, stays if it is whole."""
+    """Write the picture. One that a killed restore left stays if it is complete."""
     with backup.storage_errors():
         if is_there and default_storage.exists(name):
             with default_storage.open(name) as file:
@@ -446,7 +446,7 @@ def _write_rows(
     progress: Progress,
     is_resuming: bool,
 ) -> list[int]:
-    """All of them or none. Ids of the captures that were in progress."""
+    """Write all rows or none, and return the ids of the captures that were in progress."""
     progress.begin("captures", restored.totals["captures"])
     archive = _Archive(file, is_skipping=True)
     archive.keys()
@@ -454,7 +454,7 @@ def _write_rows(
     try:
         with transaction.atomic():
             database.may_be_idle()
-            _check_database()  # a service that was started meanwhile
+            _check_database()  # a service may have been started meanwhile
             for name in backup.TABLES:
                 if name == "streams":
                     _save_streams(archive.table(name), ours, _cipher(found.credentials_keys) if found else None)
@@ -487,7 +487,7 @@ def _save_streams(rows: Iterable[Row], ours: MultiFernet, theirs: MultiFernet | 
 
 
 def _opened_by(ours: MultiFernet, theirs: MultiFernet, credentials: Sealed) -> Sealed:
-    """The same credentials, encrypted for this service. As they are if it can read them, or nobody can."""
+    """Encrypt the credentials with this service's key. They stay if it can read them already, or if no key can."""
     token = credentials.token.encode()
     if _opens(ours, token) or not _opens(theirs, token):
         return credentials
@@ -515,14 +515,14 @@ def _save_captures(archive: _Archive, manifest: Row, progress: Progress, is_resu
 
 
 def _end(capture: Capture, made_at: datetime) -> None:
-    """Stopped at the moment of the backup. One that was being stopped has its reason already."""
+    """Mark the capture as stopped at the time of the backup, unless somebody had stopped it already."""
     if capture.stop_requested_at is None:
         capture.stop_requested_at, capture.ending = made_at, Ending.STOPPED
         capture.error_code, capture.error_text = ERROR_CODE, ERROR_TEXT
 
 
 def _set_statuses(ids: list[int], is_resuming: bool) -> None:
-    """No host works on any of them: the statuses of a moment ago are over."""
+    """Reset the statuses of all streams: no host works on any of them."""
     at_rest = Q(status__in=[Status.IDLE, Status.FAILED])
     fresh = {"attempt": 0, "next_attempt_at": None, "notices": ""}
     in_progress = Capture.objects.filter(finished_at=None)

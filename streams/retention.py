@@ -538,7 +538,7 @@ def _listdir(path: str) -> tuple[list[str], list[str]]:
 
 @contextlib.contextmanager
 def _storage() -> Iterator[None]:
-    """Each storage has errors of its own: they come out as OSError."""
+    """Turn the errors of any storage into OSError."""
     try:
         yield
     except OSError:

@@ -839,7 +839,7 @@ def _fence(capture: Capture) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _LeftOut:
-    """What a finished capture lacks, as it is said on its page."""
+    """What a finished capture lacks, as its page shows it."""
 
     code: str
     words: str
@@ -998,6 +998,8 @@ def _delete_names(storage: Storage, names: Iterable[str]) -> None:
     for name in names:
         try:
             storage.delete(name)
+        except NotADirectoryError:
+            pass  # a file is in the place of its folder, so it is not there
         except OSError as error:
             if not isinstance(storage, FileSystemStorage) or os.path.lexists(storage.path(name)):
                 log.warning("file=%s could not be deleted error=%s", name, error.strerror)

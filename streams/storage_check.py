@@ -38,7 +38,7 @@ def probe(storage: Storage) -> datetime:
 
 @contextlib.contextmanager
 def os_errors() -> Iterator[None]:
-    """Each storage has errors of its own: they come out as OSError, with words."""
+    """Turn the errors of any storage into OSError with a reason."""
     try:
         yield
     except FileExistsError as error:

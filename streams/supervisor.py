@@ -187,7 +187,7 @@ class Supervisor:
         self._troubles: set[str] = set()
         """What is wrong with the database, as the log has it."""
         self.is_told_to_leave: Callable[[], bool] = bool
-        """Asked between two captures: a round may take long."""
+        """Called between two captures, because a round may take long."""
 
     def tick(self) -> None:
         """One round: say that the host lives, hear the recorders, compare wanted with running, and act."""
@@ -222,7 +222,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _database(self, is_whole: bool = False) -> Iterator[None]:
-        """A database that fails is said once, and tried again with the next round.
+        """Log a failing database once, and try again with the next round.
 
         Only a whole round shows that it is back: others may have had nothing to write.
         """
@@ -247,7 +247,7 @@ class Supervisor:
         `told_s`: when the host was told to leave, monotonic; it is gone HOST_LEAVE_S after that.
         """
         self.cluster.stop()
-        self.is_told_to_leave = bool  # nothing is left out on the way
+        self.is_told_to_leave = bool  # always False from here on, so no capture is skipped
         locks.hurry(connection)
         for recorder in self._recorders.values():
             self._ask_to_leave(recorder)
@@ -563,7 +563,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _alone(self, capture_id: int, name: str = "") -> Iterator[None]:
-        """A fault of one capture delays that one. What concerns all is raised: the round ends with it."""
+        """Delay a capture that fails. An error that concerns all captures is raised and ends the round."""
         try:
             yield
         except (ClaimLost, claims.HostTaken):

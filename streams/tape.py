@@ -17,7 +17,7 @@ _END = bytes(2 * BLOCK_BYTES)
 
 
 class NotATape(Exception):
-    """One sentence about what is wrong with the file."""
+    """The file is not a valid backup; the text is one sentence."""
 
 
 class Sink(Protocol):
@@ -51,7 +51,7 @@ class Writer:
         self._pad(len(data))
 
     def add_file(self, name: str, file: IO[bytes], size_bytes: int) -> None:
-        """What is left to read of the file, which has to be `size_bytes`."""
+        """Add the rest of the file, which must have `size_bytes`."""
         self._begin(name, size_bytes)
         left = size_bytes
         while left:
@@ -114,7 +114,7 @@ class Reader:
             raise NotATape("There is more after its end.")
 
     def read(self, limit_bytes: int) -> bytes:
-        """All of the member that was met last."""
+        """Return the whole content of the current member."""
         if self._left > limit_bytes:
             raise NotATape(f"It has a part of {self._left} bytes, where {limit_bytes} is the most.")
         data = self._take(self._left)
@@ -122,7 +122,7 @@ class Reader:
         return data
 
     def lines(self, limit_bytes: int) -> Iterator[bytes]:
-        """Of the member that was met last, without their ends."""
+        """Yield the lines of the current member without their ends."""
         rest = b""
         while self._left:
             data = self._take(min(self._left, CHUNK_BYTES))

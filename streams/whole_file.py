@@ -9,7 +9,7 @@ from typing import IO
 
 
 class CannotWrite(Exception):
-    """One sentence that says what and why."""
+    """The file cannot be written; the text is one sentence with the reason."""
 
 
 def check(path: Path) -> None:

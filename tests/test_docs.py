@@ -23,6 +23,14 @@ def test_the_contents_of_the_operations_guide_are_its_sections() -> None:
 
 
 def test_the_guides_name_the_errors_of_the_service_itself() -> None:
-    for code in ("picture_unreadable", "no_grid", "restored", "storage_full", "database_busy", "busy"):
+    for code in (
+        "picture_unreadable",
+        "no_grid",
+        "restored",
+        "storage_full",
+        "database_busy",
+        "database_damaged",
+        "busy",
+    ):
         for name in ("api.md", "operations.md"):
             assert f"`{code}`" in (DOCS / name).read_text(), (code, name)

@@ -38,8 +38,8 @@ _ERRORS = {
     ),
     503: (
         "The service cannot answer now: `database_away`, `database_busy` (another session holds a lock), "
-        "`storage_full` (the database's disk is full) or `busy` (all requests that the website can answer wait). "
-        "Try again after `Retry-After` seconds. Captures go on meanwhile.",
+        "`storage_full` (the database's disk is full), `database_damaged` (it needs repair) or `busy` (all requests "
+        "that the website can answer wait). Try again after `Retry-After` seconds. Captures go on meanwhile.",
         "database_away",
         "The database is away: try again in a moment. What is being captured goes on meanwhile.",
     ),

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def _between(low: float, high: float) -> JsonDict:
-    """Stated and not enforced: one row that cannot be must not cost the answer about all others."""
+    """Documented but not enforced: one invalid row must not make the answer about all others fail."""
     return {"minimum": low, "maximum": high}
 
 

@@ -32,7 +32,7 @@ _MAX_ENTRIES = 200
 _MIN_PARTS = 3
 
 Identity = tuple[int, int] | None
-"""Device and inode; None where nothing is."""
+"""Device and inode; None if there is no file."""
 
 
 def authority_files() -> list[str]:

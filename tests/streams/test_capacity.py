@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import threading
 from collections.abc import Iterator
 
@@ -31,6 +32,21 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
     yield places
     gc.collect()
     assert places.taken == 0
+
+
+@pytest.mark.django_db
+def test_the_style_of_the_page_that_says_busy_needs_no_place(client: Client, places: Places) -> None:
+    assert places.take()
+    page = client.get("/", headers={"Accept": BROWSER})
+    assert (page.status_code, "The website is busy" in page.content.decode()) == (503, True)
+    linked = re.findall(r'(?:href|src)="(/static/streams/[^"]+)"', page.content.decode())
+    assert linked
+    for path in linked:
+        file = client.get(path)
+        assert (file.status_code, b"".join(file.streaming_content) != b"") == (200, True), path  # type: ignore[attr-defined]
+        file.close()
+        assert client.post(path).status_code == 503
+    places.give_back()
 
 
 def test_there_are_as_many_places_as_were_asked_for() -> None:
@@ -66,7 +82,7 @@ def test_nobody_waits_once_nothing_has_moved_for_long() -> None:
 def test_without_a_place_every_answer_says_so_and_when_to_come_again(client: Client, places: Places) -> None:
     make_capture()
     assert places.take()
-    for path, accept in (("/", API), ("/", BROWSER), ("/api/streams", ""), ("/static/streams/site.css", "")):
+    for path, accept in (("/", API), ("/", BROWSER), ("/api/streams", ""), ("/static/admin/css/base.css", "")):
         answer = client.get(path, headers={"accept": accept})
         assert (answer.status_code, answer["Retry-After"]) == (503, "5"), path
         assert "busy" in answer.content.decode() or "The website is busy" in answer.content.decode()

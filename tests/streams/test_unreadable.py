@@ -126,6 +126,16 @@ def test_a_folder_of_frames_that_is_none_costs_the_grid_and_not_the_end(media: P
     assert capture.error_text == "4 of 4 pictures could not be read and are not in the grid."
 
 
+def test_a_grid_that_was_never_written_is_not_reported_as_one_that_could_not_be_deleted(
+    media: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    capture = stopped()
+    (media / "grids").touch()
+    with pytest.raises(OSError):  # noqa: PT011
+        services.finish(capture.pk)
+    assert "could not be deleted" not in caplog.text
+
+
 def test_a_storage_that_is_away_as_a_whole_costs_no_picture_however_late(media: Path) -> None:
     capture = stopped()
     eleven_minutes_pass(capture)

@@ -1,4 +1,4 @@
-"""All that the service keeps in one file."""
+"""Writes a backup: everything that the service keeps, in one file."""
 
 import argparse
 import os
@@ -108,7 +108,7 @@ class Command(BaseCommand):
 
 
 class _StandardOutput:
-    """Its descriptor, past the buffer of Python, whose errors would come after the last word."""
+    """Writes to the descriptor. Python's own buffer would report its errors only at exit."""
 
     def write(self, data: bytes) -> None:
         """Raises CannotWrite."""

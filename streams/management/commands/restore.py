@@ -1,4 +1,4 @@
-"""A backup into an empty service."""
+"""Restores a backup into an empty service."""
 
 import argparse
 import os
@@ -47,7 +47,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        os.umask(0o077)  # what is made here is for nobody else to read
+        os.umask(0o077)  # only the owner may read what is made here
         bars = Bars(self.stderr)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
