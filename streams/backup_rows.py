@@ -154,8 +154,8 @@ def made(model: type[M], row: Mapping[str, Any], **others: Any) -> M:
     missing = [
         name
         for name, field in fields.items()
-        if name not in row and name not in others and not (field.has_default() or field.null or field.blank)
-        and not isinstance(field, models.AutoField)
+        if name not in row and name not in others and not isinstance(field, models.AutoField)
+        and not (field.has_default() or field.has_db_default() or field.null or field.blank)
     ]  # fmt: skip
     if missing:
         raise BadRow(f"A row of {model._meta.verbose_name_plural} has no {missing[0]}.")

@@ -10,6 +10,7 @@ A restore that dies before the end of 4 has left nothing but keys and pictures. 
 them for its own.
 """
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -48,6 +49,7 @@ MAX_KEYS_BYTES = 64 << 10
 ERROR_CODE = "restored"
 ERROR_TEXT = "The capture was in progress when the backup was made. The restore stopped it."
 NAMED = 3
+_LOCK = 0x726573746F7265  # any number that nothing else in the database locks
 _FOLDERS = ("frames", "grids")
 
 
@@ -103,6 +105,11 @@ def opened(path: str, spool_folder: Path, stdin: IO[bytes]) -> Iterator[IO[bytes
 
 def restore(file: IO[bytes], progress: Progress, *, is_resuming: bool = False) -> Restored:
     """Raises Refused, and DatabaseError while the database is away."""
+    with _alone():
+        return _restore(file, progress, is_resuming)
+
+
+def _restore(file: IO[bytes], progress: Progress, is_resuming: bool) -> Restored:
     try:
         manifest = _Archive(file).manifest
         _check_versions(manifest)
@@ -122,6 +129,35 @@ def restore(file: IO[bytes], progress: Progress, *, is_resuming: bool = False) -
     found.sealed = _count_sealed(new_key)
     _finish(found, progress)
     return found
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Raises Refused beside another restore: each would leave pictures to the other that no row names."""
+    refused = Refused("Another restore is running: wait for its end.")
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+            if not cursor.fetchone()[0]:
+                raise refused
+        try:
+            yield
+        finally:
+            with suppress(DatabaseError), connection.cursor() as cursor:  # it is free when the session ends, too
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+        return
+    folder = Path(settings.DATA_DIR)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "restore.lock").open("w")
+    except OSError as error:
+        raise Refused(f"Nothing can be written into {folder}: {error.strerror}.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise refused from None
+        yield
 
 
 # --- the file ---------------------------------------------------------------------------------------

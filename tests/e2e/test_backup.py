@@ -85,6 +85,7 @@ DJANGO = {"DJANGO_SETTINGS_MODULE": "rtspsite.settings", "API_TOKEN": "t" * 20, 
 
 
 def test_each_backup_of_running_captures_is_whole(tmp_path: Path, own_database: Database) -> None:
+    """In SQLite; the next test takes PostgreSQL."""
     site = Site(tmp_path / "site", hosts={"north": RUNNING})
     with ScriptedCamera(encode(SCENE), host="0.0.0.0", live=True) as camera, site, Rows(site.database_url) as rows:
 
@@ -103,6 +104,23 @@ def test_each_backup_of_running_captures_is_whole(tmp_path: Path, own_database: 
         site.website.kill()
         site.hosts["north"].kill()
         check_restores(tmp_path, files, own_database)
+
+
+def test_a_backup_of_running_captures_in_postgresql_is_whole(tmp_path: Path, own_database: Database) -> None:
+    running, file, elsewhere = 4, tmp_path / "all.tar", tmp_path / "elsewhere"
+    site = Site(tmp_path / "site", own_database.url, hosts={"north": running})
+    with ScriptedCamera(encode(SCENE), host="0.0.0.0", live=True) as camera, site, Rows(site.database_url) as rows:
+        for number in range(running):
+            url = f"rtsp://127.0.1.{number + 1}:{camera.port}/demo"
+            site.website.begin(url, name=f"cam-{number}", count=COUNT, interval=0.2)
+        wait_for(lambda: len(rows.frames()) == running * COUNT, "nine frames of each")
+        begun = {frame.image for frame in rows.frames()}
+        site.manage("backup", str(file))
+        assert begun - {frame.image for frame in rows.frames()}, "evicted meanwhile"
+        site.website.kill()
+        site.hosts["north"].kill()
+    restored(elsewhere, file, {}, ["--resume"])
+    check_whole(elsewhere, f"sqlite:///{database_of(elsewhere)}", False, running)
 
 
 def check_restores(tmp_path: Path, files: list[Path], own_database: Database) -> None:
@@ -129,15 +147,15 @@ def restored(folder: Path, file: Path, variables: dict[str, str], options: list[
     return done.stdout
 
 
-def check_whole(folder: Path, url: str, is_over: bool) -> None:
+def check_whole(folder: Path, url: str, is_over: bool, running: int = RUNNING) -> None:
     """Each row has its picture, each picture decodes, no picture is without a row, no capture lacks a frame."""
     with Rows(url) as rows:
         captures, frames = rows.captures(), rows.frames()
         statuses = {status for (status,) in rows.read("SELECT status FROM streams_stream")}
-    assert len(captures) == RUNNING
-    assert len(frames) == RUNNING * COUNT
+    assert len(captures) == running
+    assert len(frames) == running * COUNT
     grids = {capture.grid for capture in captures.values() if capture.grid}
-    assert len(grids) == (RUNNING if is_over else 0)
+    assert len(grids) == (running if is_over else 0)
     assert statuses == ({"idle"} if is_over else {"queued"})
     names = {frame.image for frame in frames} | grids
     media = folder / "media"

@@ -1,5 +1,6 @@
 """The image, run as README.md and docs/operations.md say."""
 
+import json
 import os
 import re
 import socket
@@ -124,16 +125,19 @@ def assert_is_for_its_user_alone(volume: Path) -> None:
 
 
 def test_the_checkout_mounted_over_app_is_what_runs(containers: Containers) -> None:
-    """README's line: nothing of the image is hidden, nothing is written to the checkout, and a stop has 10 s."""
+    """README's line: nothing is hidden, nothing is written to the checkout, a stop has 10 s. Logs can be JSON."""
     before = {path for path in ROOT.rglob("*") if path.lstat().st_uid == UID}
     with ScriptedCamera(SCENE) as camera:
-        container = containers.run(settings={"HOST": "0.0.0.0"}, mounts=[f"{ROOT}:/app"])
+        container = containers.run(settings={"HOST": "0.0.0.0", "LOG_FORMAT": "json"}, mounts=[f"{ROOT}:/app"])
         container.wait_until_healthy()
         assert container.run("test", "-e", "/app/tests/image/test_run.py").returncode == 0, "the checkout is mounted"
         capture = container.begin(camera.url, interval="0.1")
         container.wait_for_samples(capture, 2)
         assert container.stop() == 0, container.log
         wait_for(lambda: camera.clients == 0, "that the camera is left")
+    lines = [json.loads(line) for line in container.log.splitlines()]
+    assert len(lines) > 3
+    assert all(isinstance(line, dict) for line in lines), "each line is an object"
     assert {path for path in ROOT.rglob("*") if path.lstat().st_uid == UID} == before
 
 

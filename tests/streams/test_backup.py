@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest.mock import patch
 
@@ -22,12 +23,12 @@ from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command, load_command_class
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import connection, connections, models
 from django_q.models import OrmQ, Schedule
 from pytest_django import Settings
 
 from rtspsite import keys
-from streams import backup, queries, retention, services, tape
+from streams import backup, backup_rows, queries, retention, services, tape
 from streams import restore as restore_module
 from streams.engine import composer, sheet
 from streams.exits import Exit
@@ -35,6 +36,7 @@ from streams.management.commands import backup as backup_command
 from streams.models import Capture, Frame, Host, Stream, Timeline
 from streams.restore import Refused, opened
 from streams.restore import restore as restore_from
+from tests.environment import IS_POSTGRESQL
 from tests.streams.builders import (
     SECRET,
     URL_WITH_SECRET,
@@ -428,6 +430,83 @@ def test_pictures_of_a_restore_that_was_killed_are_written_again(file: Path, med
     assert contents(media) == kept
 
 
+class At:
+    """Does something at each step of a restore."""
+
+    def __init__(self, work: Callable[[str], object]) -> None:
+        self._work = work
+        self._step = ""
+
+    def begin(self, what: str, total: int) -> None:
+        self._step = what
+        self._work(what)
+
+    def advance(self, count: int = 1) -> None:
+        self._work(f"{self._step} {count}")
+
+
+def test_a_second_restore_beside_the_first_is_refused(file: Path, media: Path) -> None:
+    """Before it writes anything: the pictures of another backup would stay."""
+    capture = make_finished()
+    back_up(file)
+    wipe(media)
+    said: dict[str, str] = {}
+
+    def another(step: str) -> None:
+        def run() -> None:
+            try:
+                said[step] = refusal(file)
+            finally:
+                connections.close_all()
+
+        # A session of its own. It would have written all before the first one looks into the database again.
+        if step in ("captures checked", "pictures"):
+            thread = Thread(target=run)
+            thread.start()
+            thread.join()
+
+    with file.open("rb") as opened_file, patch("signal.signal"):
+        restore_from(opened_file, At(another))
+    assert said == dict.fromkeys(["captures checked", "pictures"], "Another restore is running: wait for its end.")
+    assert files(media) == all_files(capture)
+    wipe(media)
+    restore(file)
+
+
+@pytest.mark.skipif(not IS_POSTGRESQL, reason="SQLite has no such limit")
+def test_a_slow_disk_between_two_statements_costs_no_session(file: Path, media: Path) -> None:
+    """The server ends a session that is idle in a transaction for 8 s; here that is for a disk."""
+    make_finished()
+    found: dict[str, str] = {}
+
+    def look(step: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW idle_in_transaction_session_timeout")
+            found[step] = cursor.fetchone()[0]
+
+    file.parent.mkdir()
+    with file.open("wb") as sink:
+        backup.make(sink, file.parent, At(look))
+    wipe(media)
+    with file.open("rb") as opened_file:
+        restore_from(opened_file, At(look))
+    look("then")
+    assert found["rows of captures"] == found["captures 1"] == "10min"
+    assert found["captures with pictures"] == found["pictures"] == found["then"] == "8s"
+
+
+def test_a_row_from_before_a_column_is_taken() -> None:
+    """As every new column has a default in the database, and often none beside it."""
+    later = models.IntegerField(db_default=7)
+    later.set_attributes_from_name("later")
+    row = {"name": "a", "url": "rtsp://camera.example/a"}
+    with patch.object(Stream._meta, "concrete_fields", [*Stream._meta.concrete_fields, later]):
+        assert backup_rows.made(Stream, row).name == "a"
+        del row["url"]
+        with pytest.raises(backup_rows.BadRow, match="has no url"):
+            backup_rows.made(Stream, row)
+
+
 def test_an_account_of_the_same_name_is_replaced(file: Path, media: Path) -> None:
     """The one that the environment of the first start makes."""
     User.objects.create_user("keeper", "old@example", is_staff=True)
@@ -701,6 +780,18 @@ def test_a_full_disk_is_one_sentence(file: Path, media: Path) -> None:
         back_up(file)
     assert caught.value.returncode == Exit.CANNOT_WRITE
     assert files(file.parent) == []
+
+
+def test_a_full_disk_of_temporary_files_is_one_sentence(file: Path, media: Path, capfdbinary: Any) -> None:
+    """What is left in memory is written late: as the file is read again."""
+    make_finished()
+    with (
+        pytest.raises(CommandError, match=r"^[^\n]*No space left on device\.$") as caught,
+        patch("tempfile.TemporaryFile", lambda dir: open("/dev/full", "r+b", buffering=1 << 20)),
+        patch("sys.stdout", open(os.devnull, "w")),
+    ):
+        call_command("backup", "-", stderr=io.StringIO())
+    assert caught.value.returncode == Exit.CANNOT_WRITE
 
 
 def test_by_standard_input_it_is_the_same(file: Path, media: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from streams import backup, checks, whole_file
+from streams import backup, checks, database_faults, whole_file
 from streams.bars import Bars
 from streams.exits import Exit
 from streams.terminal import mention, say
@@ -56,7 +56,11 @@ class Command(BaseCommand):
         except backup.CannotBackUp as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:
-            raise CommandError(f"The database is away or not migrated: {str(error).strip()}") from None
+            raise CommandError(database_faults.sentence(error)) from None
+        except OSError as error:  # what was kept in memory of a temporary file comes to the disk late
+            raise CommandError(
+                f"The backup cannot be made: {error.strerror}.", returncode=Exit.CANNOT_WRITE
+            ) from None
         except KeyboardInterrupt:
             raise CommandError(
                 "Interrupted before the backup was complete. No file was written.", returncode=Exit.KILLED

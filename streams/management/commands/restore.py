@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from rtspsite import keys
-from streams import checks, restore
+from streams import checks, database_faults, restore
 from streams.bars import Bars
 from streams.exits import Exit
 from streams.terminal import say
@@ -56,7 +56,7 @@ class Command(BaseCommand):
         except restore.Refused as error:
             raise CommandError(str(error), returncode=Exit.REFUSED) from None
         except DatabaseError as error:
-            raise CommandError(f"The database is away: {str(error).strip()}") from None
+            raise CommandError(database_faults.sentence(error)) from None
         except KeyboardInterrupt:
             raise CommandError(
                 "Interrupted before all was restored. Run the command again.", returncode=Exit.KILLED
