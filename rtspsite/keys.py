@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
 SECRET_KEY, CREDENTIALS_KEY = "secret_key", "credentials_key"  # names of files
+RESTORE_LOCK = "-restore.lock"  # after the name of the SQLite file: by it one restore knows of another
 _LENGTH = 50  # what Django calls long enough
 made_here: set[Path] = set()
 """Files of keys that this process made: nothing was ever encrypted or signed with them."""
@@ -63,7 +64,8 @@ def _make(path: Path, fresh: str) -> None:
 
 def are_alone_in(folder: Path) -> bool:
     """True if the folder holds nothing but keys: no service has started there, and no database was made."""
-    return {path.name for path in folder.iterdir()} <= {SECRET_KEY, CREDENTIALS_KEY}
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(RESTORE_LOCK)}
+    return names <= {SECRET_KEY, CREDENTIALS_KEY}
 
 
 def holds(path: Path, key: str) -> bool:

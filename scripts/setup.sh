@@ -44,6 +44,8 @@ make_venv() {
 }
 
 if ! is_usable; then
+    # `venv --clear` would empty what the link leads to, which may be the environment of another checkout.
+    [ ! -L "$venv" ] || die "$venv is a link, and is not used: remove it, or name the folder it leads to with VENV="
     # Everything below it goes: only a folder that was made for this.
     if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ "$venv" != .venv ]; then
         die "$venv is not a virtual environment: name another folder with VENV="

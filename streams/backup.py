@@ -51,7 +51,6 @@ MAX_PICTURE_BYTES = 128 << 20  # a frame of 36 megapixels takes 50 MB at most
 TAKES = 5  # a leaderboard that moves on faster than its pictures are copied
 IN_MEMORY_BYTES = 16 << 20  # of one capture's pictures; what is more waits in a temporary file
 AT_ONCE = 8  # requests to a store, which takes 10 to 50 ms for each
-IDLE_S = 600  # of a disk that stalls; then the process is taken for dead
 # A store that restarts is waited for; a disk that cannot read a picture now cannot in a second.
 PATIENCE_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"

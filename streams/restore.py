@@ -146,12 +146,12 @@ def _alone() -> Iterator[None]:
             with suppress(DatabaseError), connection.cursor() as cursor:  # it is free when the session ends, too
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
         return
-    folder = Path(settings.DATA_DIR)
+    path = Path(f"{connection.settings_dict['NAME']}{keys.RESTORE_LOCK}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "restore.lock").open("w")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
     except OSError as error:
-        raise Refused(f"Nothing can be written into {folder}: {error.strerror}.") from None
+        raise Refused(f"Nothing can be written into {path.parent}: {error.strerror}.") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

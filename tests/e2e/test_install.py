@@ -149,6 +149,18 @@ def test_a_folder_that_is_no_environment_is_left_alone(machine: Machine) -> None
     assert (machine.checkout / "scripts/setup.sh").exists()
 
 
+def test_an_environment_that_is_a_link_to_another_one_is_left_alone(machine: Machine, tmp_path: Path) -> None:
+    """Its scripts name the other folder, so it would be taken for a moved one and emptied."""
+    other = tmp_path / "other"
+    (other / "bin").mkdir(parents=True)
+    (machine.checkout / ".venv").symlink_to(other)
+    done = machine.make("setup")
+    assert done.returncode != 0
+    (line,) = said(done)
+    assert line.startswith("setup: .venv is a link, and is not used")
+    assert (other / "bin").is_dir()
+
+
 def test_a_python_that_is_too_old_is_told_in_one_line(machine: Machine) -> None:
     machine.has(version="3.10\n")
     done = machine.make("setup")

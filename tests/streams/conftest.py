@@ -15,8 +15,8 @@ from pytest_django import Settings
 from tests.environment import IS_POSTGRESQL
 from tests.streams.builders import SITE
 
-# SQLite has no locks of rows.
-collect_ignore = [] if IS_POSTGRESQL else ["test_locked_postgresql.py"]
+# SQLite has no locks of rows, and ends no transaction that is idle.
+collect_ignore = [] if IS_POSTGRESQL else ["test_locked_postgresql.py", "test_idle_postgresql.py"]
 
 # In memory, SQLite's threads share one cache and its table locks, which no busy timeout waits for.
 if connections["default"].vendor == "sqlite":

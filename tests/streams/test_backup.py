@@ -23,20 +23,18 @@ from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command, load_command_class
 from django.core.management.base import CommandError
-from django.db import connection, connections, models
+from django.db import connections, models
 from django_q.models import OrmQ, Schedule
 from pytest_django import Settings
 
 from rtspsite import keys
 from streams import backup, backup_rows, queries, retention, services, tape
-from streams import restore as restore_module
 from streams.engine import composer, sheet
 from streams.exits import Exit
 from streams.management.commands import backup as backup_command
 from streams.models import Capture, Frame, Host, Stream, Timeline
 from streams.restore import Refused, opened
 from streams.restore import restore as restore_from
-from tests.environment import IS_POSTGRESQL
 from tests.streams.builders import (
     SECRET,
     URL_WITH_SECRET,
@@ -55,7 +53,6 @@ from tests.streams.builders import (
 from tests.streams.processes import ROOT
 from tests.streams.test_access import somebody
 from tests.streams.test_links import link, pictures
-from tests.streams.test_snapshot import idle_limit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("own_process")]
 KEPT = (Stream, Capture, Frame, Timeline, User, Group, LogEntry)
@@ -157,23 +154,6 @@ def test_what_is_kept_comes_back_with_its_ids(file: Path, media: Path) -> None:
     assert list(group.permissions.all()) == [right]
     for address in addresses:
         assert somebody().get(address).status_code == 200
-
-
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite ends no transaction")
-def test_a_restore_may_be_idle_for_longer_than_other_transactions(file: Path, media: Path) -> None:
-    make_finished()
-    back_up(file)
-    wipe(media)
-    seen = []
-
-    def note(*given: Any) -> None:
-        seen.append(idle_limit())
-        set_statuses(*given)
-
-    set_statuses = restore_module._set_statuses
-    with patch.object(restore_module, "_set_statuses", note):
-        restore(file)
-    assert (seen, idle_limit() != "0") == (["0"], True)
 
 
 def test_no_id_is_given_twice(file: Path, media: Path) -> None:
@@ -471,28 +451,6 @@ def test_a_second_restore_beside_the_first_is_refused(file: Path, media: Path) -
     assert files(media) == all_files(capture)
     wipe(media)
     restore(file)
-
-
-@pytest.mark.skipif(not IS_POSTGRESQL, reason="SQLite has no such limit")
-def test_a_slow_disk_between_two_statements_costs_no_session(file: Path, media: Path) -> None:
-    """The server ends a session that is idle in a transaction for 8 s; here that is for a disk."""
-    make_finished()
-    found: dict[str, str] = {}
-
-    def look(step: str) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SHOW idle_in_transaction_session_timeout")
-            found[step] = cursor.fetchone()[0]
-
-    file.parent.mkdir()
-    with file.open("wb") as sink:
-        backup.make(sink, file.parent, At(look))
-    wipe(media)
-    with file.open("rb") as opened_file:
-        restore_from(opened_file, At(look))
-    look("then")
-    assert found["rows of captures"] == found["captures 1"] == "10min"
-    assert found["captures with pictures"] == found["pictures"] == found["then"] == "8s"
 
 
 def test_a_row_from_before_a_column_is_taken() -> None:
