@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from django.db import Error as DatabaseFailed
-from django.db import close_old_connections
+from django.db import close_old_connections, transaction
 from django.db.models.functions import Now
 from django_q.brokers import orm, redis_broker
 from django_q.conf import Conf
@@ -104,7 +104,8 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
 
     def _take(self) -> Any:
         """The next jobs, each for whoever takes it first; after a pause None, if there are none."""
-        close_old_connections()  # one that is broken
+        if transaction.get_autocommit(using=Conf.ORM):
+            close_old_connections()  # one that is broken
         due = self.get_connection().filter(key=self.list_key, lock__lte=Now())
         found = list(due[: Conf.BULK])
         if not found:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.contenttypes.management import create_contenttypes
+from django.contrib.contenttypes.models import ContentType
 from django.db import connections
 from django.db.models.signals import post_migrate
 from django.test import Client
@@ -37,6 +38,13 @@ def media(settings: Settings, tmp_path: Path) -> Path:
     folder.mkdir()
     settings.MEDIA_ROOT = folder
     return folder
+
+
+@pytest.fixture(autouse=True)
+def content_types() -> Iterator[None]:
+    """What a test that commits has made is gone after it; Django would remember its id."""
+    yield
+    ContentType.objects.clear_cache()
 
 
 @pytest.fixture

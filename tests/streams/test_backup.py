@@ -304,10 +304,14 @@ def test_without_its_key_the_passwords_have_to_be_given_again(file: Path, media:
     assert Stream.objects.get().address.password == SECRET
 
 
-def test_with_keys_the_passwords_are_for_the_key_that_there_is(file: Path, media: Path, settings: Settings) -> None:
+def test_with_keys_the_passwords_are_for_the_key_that_there_is(
+    file: Path, media: Path, settings: Settings, tmp_path: Path
+) -> None:
     make_finished(URL_WITH_SECRET)
     assert "keys are in it" in back_up(file, "--with-keys")
     wipe(media)
+    settings.DATA_DIR = tmp_path / "used"
+    (settings.DATA_DIR / "more").mkdir(parents=True)
     settings.CREDENTIALS_KEYS = [Fernet.generate_key().decode()]
     settings.SECRET_KEY = "x" * 50
     said = restore(file)
