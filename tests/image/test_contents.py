@@ -9,7 +9,7 @@ from tests.image.podman import UID, Containers, files_below, inspected, podman
 
 CONTEXT = Path(os.environ.get("TEST_IMAGE_CONTEXT", ""))
 # As .dockerignore has it, told again: what a checkout holds beside the service.
-NOT_THE_SERVICE = ("tests/", "bench/", "media/", "data/", ".ci/", ".git/", ".venv/", ".mypy_cache/")
+NOT_THE_SERVICE = ("tests/", "bench/", "deploy/", "media/", "data/", ".ci/", ".git/", ".venv/", ".mypy_cache/")
 PLANTED = re.compile(
     r"(^|/)(\.env(\.production)?|\.git|\.venv|data|media|__pycache__|\.mypy_cache|\.coverage)(/|$)|\.sqlite3"
 )
