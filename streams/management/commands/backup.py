@@ -43,7 +43,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--with-keys",
             action="store_true",
-            help="also the keys: whoever has FILE can then read the cameras' passwords",
+            help="also the keys: anyone who has FILE can then read the cameras' passwords",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -89,7 +89,7 @@ class Command(BaseCommand):
             f"in {made.size_bytes / 1e6:.1f} MB.",
         )
         if made.has_keys:
-            tell(stream, "The keys are in it: whoever has it can read the cameras' passwords.")
+            tell(stream, "The keys are in it: anyone who has it can read the cameras' passwords.")
         else:
             tell(
                 stream,
