@@ -103,7 +103,7 @@ class Orm(orm.ORM):  # type: ignore[misc]  # it comes without types
         return tasks
 
     def _take(self) -> Any:
-        """The next jobs, each for whoever takes it first; after a pause None, if there are none."""
+        """The next jobs. The first cluster to lock a job gets it. If there are none, None after a pause."""
         if transaction.get_autocommit(using=Conf.ORM):
             close_old_connections()  # one that is broken
         due = self.get_connection().filter(key=self.list_key, lock__lte=Now())

@@ -632,10 +632,6 @@ class Supervisor:
             connection.close()  # the next one may reach a server that took over
 
 
-def _is_full(error: DatabaseFailed) -> bool:
-    return database_faults.fault_of(error) is database_faults.FULL
-
-
 def _name_of(capture_id: int) -> str:
     """For the log: the fault may be in the row itself."""
     with contextlib.suppress(DatabaseFailed):

@@ -77,7 +77,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 class _Unfinished:
-    """A file that is being written; its own errors are told apart from those of whoever fills it."""
+    """A file that is being written; its own errors differ from those of the code that fills it."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path = path

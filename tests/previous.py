@@ -130,7 +130,7 @@ def fetch(clone: Path, wanted: str) -> None:
 
 
 def git(clone: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
-    """Of that clone whoever owns it, and whatever a hook's environment names; never asks for a password."""
+    """Run git in that clone, whatever its owner and a hook's environment; git never asks for a password."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return subprocess.run(
         ["git", "-c", "safe.directory=*", "-C", str(clone), *arguments],

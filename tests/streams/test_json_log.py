@@ -1,4 +1,4 @@
-"""LOG_FORMAT=json: a line is one object with the events and keys of the text, whoever wrote it."""
+"""LOG_FORMAT=json: each line is one object with the events and keys of the text, from every process."""
 
 import ast
 import io
